@@ -1,0 +1,1 @@
+"""Robustness statements about any anomaly score."""

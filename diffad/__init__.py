@@ -1,0 +1,1 @@
+"""Image anomaly detectors, attacks on their scores, and results."""
