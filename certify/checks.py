@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def check_images(images: Tensor, *, name: str = "images") -> Tensor:
-    """Return `images` if it is a non-empty float tensor (batch, channel, height, width), finite, in [0, 1]."""
+    """Return `images` if it is a finite, non-empty float tensor (batch, channel, height, width) in [0, 1]."""
     if not isinstance(images, Tensor):
         raise InputError(
             f"{name}: got {type(images).__name__}, need a torch tensor (batch, channel, height, width)"
@@ -56,7 +56,7 @@ def check_labels(labels: Any, count: int | None = None) -> np.ndarray[Any, np.dt
     if array.min() == array.max():
         kind = "normal" if array.max() == 0 else "anomalous"
         raise InputError(
-            f"labels: all {array.size} images are {kind}; AUROC needs both classes: add test images of the other"
+            f"labels: all {array.size} images are {kind}; AUROC needs both classes, add the other"
         )
     return array.astype(np.int64)
 

@@ -32,7 +32,8 @@ class ScoreBounds:
         lower, upper = np.asarray(self.lower, dtype=np.float64), np.asarray(self.upper, dtype=np.float64)
         if lower.shape != upper.shape or lower.ndim not in (1, 2) or lower.size == 0:
             raise InputError(
-                f"ScoreBounds: got shapes {lower.shape} and {upper.shape}, need two equal ones, (images,) or (radii, images)"
+                f"ScoreBounds: got shapes {lower.shape} and {upper.shape}, "
+                "need two equal ones, (images,) or (radii, images)"
             )
         if np.isnan(lower).any() or np.isnan(upper).any():
             raise InputError("ScoreBounds: got NaN; an unknown end is -inf (lower) or inf (upper)")

@@ -1,0 +1,1 @@
+"""Diffusion reconstruction: one model is scorer and purifier at once."""
