@@ -1,0 +1,107 @@
+"""The objective: what an attack differentiates, and in which direction each image is pushed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from certify.checks import InputError
+from certify.types import FloatArray, ScoreFunction
+
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+_COUPLED_WHEN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+def check_attack_labels(labels: Any, count: int) -> IntArray:
+    """Return labels as int64 (count,), 0 normal and 1 anomalous; one class alone is fine for an attack."""
+    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if array.shape != (count,):
+        raise InputError(f"labels: got shape {array.shape} for {count} images; need one label an image")
+    if not np.isin(array, (0, 1)).all():
+        raise InputError(
+            f"labels: got values {sorted(set(array.tolist()))[:5]}, allowed are 0 (normal) and 1 (anomalous)"
+        )
+    return array.astype(np.int64)
+
+
+def directions(labels: IntArray) -> FloatArray:
+    """Return +1 for normal images, whose score the attacker raises, and -1 for anomalies, which he hides."""
+    return np.where(labels == 0, 1.0, -1.0)
+
+
+def check_eval_mode(score: object) -> None:
+    """Refuse a module (or a method of one) with batch norm or dropout in training mode."""
+    module = score if isinstance(score, nn.Module) else getattr(score, "__self__", None)
+    if isinstance(module, nn.Module):
+        for name, part in module.named_modules():
+            if isinstance(part, _COUPLED_WHEN_TRAINING) and part.training:
+                raise InputError(f"score: layer {name!r} is in training mode; call .eval() before an attack")
+
+
+def evaluate(score: ScoreFunction, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Return the scores (b,) without a graph."""
+    with torch.no_grad():
+        return _checked(score(images), len(images)).detach()
+
+
+@dataclass
+class GradientCount:
+    """How many gradients were asked for, and how many of them were exactly zero (a sign of masking)."""
+
+    gradients: int = 0
+    zeros: int = 0
+
+    @property
+    def zero_share(self) -> float:
+        """Share of exactly zero gradients, 0 when none was asked for."""
+        return self.zeros / self.gradients if self.gradients else 0.0
+
+
+def score_gradient(
+    score: ScoreFunction,
+    points: Float[Tensor, "b c h w"],
+    direction: Float[Tensor, " b"],
+    count: GradientCount,
+) -> tuple[Float[Tensor, " b"], Float[Tensor, "b c h w"]]:
+    """Return the scores (b,) at `points` and the gradient of direction * score, one image at a time.
+
+    The objective is the sum over the batch, not the mean: no image's gradient depends on the batch size.
+    Raises InputError if the score has no gradient in its input, or one that is not finite.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = points.detach().clone().requires_grad_()
+        scores = _checked(score(leaf), len(leaf))
+        if not scores.requires_grad:
+            raise InputError(
+                "score: it has no gradient in its input (detached, no_grad or rounded); "
+                "make it differentiable, or use an attack that needs scores only"
+            )
+        (gradient,) = torch.autograd.grad(
+            scores, leaf, grad_outputs=direction.clone().to(scores), allow_unused=True
+        )
+    if gradient is None:
+        raise InputError("score: its gradient does not reach its input; it is computed from something else")
+    flat = gradient.flatten(1)
+    if not bool(torch.isfinite(flat).all()):
+        row = int((~torch.isfinite(flat)).any(1).nonzero()[0])
+        raise InputError(
+            f"score: its gradient is NaN or infinite for image {row} of the batch; "
+            "a root of zero is the usual cause (use torch.linalg.vector_norm)"
+        )
+    count.gradients += len(flat)
+    count.zeros += int((flat == 0).all(1).sum())
+    return scores.detach(), gradient
+
+
+def _checked(scores: Tensor, count: int) -> Tensor:
+    if scores.shape != (count,):
+        raise InputError(f"score: returned shape {tuple(scores.shape)} for {count} images, need ({count},)")
+    if not bool(torch.isfinite(scores.detach()).all()):
+        raise InputError("score: returned NaN or infinity; an attack on it means nothing")
+    return scores
