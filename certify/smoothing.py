@@ -1,0 +1,303 @@
+"""SmoothedDetector: the percentile of a detector's score under Gaussian noise, in four ways.
+
+| way         | the smoothed score                 | reads                | Lipschitz term |
+|-------------|------------------------------------|----------------------|----------------|
+| `input`     | A(x + noise)                       | x + noise            | 0              |
+| `denoise`   | A(R(x + noise))                    | x + noise            | 0              |
+| `reference` | S(x, R(x + noise))                 | x and x + noise      | L of S in x    |
+| `none`      | A(x), no noise                     | x                    | L of A         |
+
+What is certified is the percentile under *fresh* noise. A detector deployed with fixed, known noise is
+another object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from certify.certificate import (
+    certified_radius,
+    certify_scores,
+    lipschitz_bounds,
+    lipschitz_radius,
+    percentile_scores,
+    predict_scores,
+)
+from certify.checks import InputError, check_choice, check_images, check_positive, check_probability
+from certify.sampler import NoisyScore, sample_scores, sampling_config
+from certify.store import ScoreStore
+from certify.types import FloatArray, ScoreBounds, ScoreFunction
+
+Way: TypeAlias = Literal["input", "denoise", "reference", "none"]
+WAYS: tuple[Way, ...] = ("input", "denoise", "reference", "none")
+
+
+def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) -> tuple[NoisyScore, float]:
+    """Return the score to be drawn under noise and the Lipschitz constant of its split certificate.
+
+    Args:
+        detector: `input` and `denoise` need `score(images)`, or a plain callable; `reference` needs
+            `score_pair(reference, reconstruction)` and a float `pair_lipschitz`.
+        way: `input`, `denoise` or `reference`.
+        sigma: the noise that is added; given to `reconstruct(noisy, sigma)`.
+        purifier: an object with `reconstruct(noisy, sigma)` that reads the noisy image only; the detector
+            itself if None.
+
+    Raises:
+        InputError: if the detector lacks what the way needs, or is in training mode.
+    """
+    check_choice(way, WAYS, "smoothing")
+    check_positive(sigma, "sigma")
+    for module in (detector, purifier):
+        _check_eval(module)
+    if way == "none":
+        raise InputError("smoothing 'none' adds no noise: its bounds come from score_interval and lipschitz")
+    if way == "input":
+        score = _score_of(detector)
+        return lambda clean, noisy: score(noisy), 0.0
+    reconstruct = _need(detector if purifier is None else purifier, "reconstruct", way)
+    if way == "denoise":
+        score = _score_of(detector)
+        return lambda clean, noisy: score(reconstruct(noisy, sigma)), 0.0
+    score_pair = _need(detector, "score_pair", way)
+    lipschitz = _constant(detector, "pair_lipschitz", way)
+    return lambda clean, noisy: score_pair(clean.expand_as(noisy), reconstruct(noisy, sigma)), lipschitz
+
+
+class SmoothedDetector:
+    """The percentile of a detector's noisy score, with certificates for every L2 ball.
+
+    Args:
+        detector: any object with what its way needs (see `make_base`; `none` needs a float `lipschitz` and
+            `score_interval(images)`, the float64 enclosure (lower, upper) of the score). For `input` a plain
+            callable `score(images) -> (batch,)` will do.
+        sigma: standard deviation of the noise in pixel units of [0, 1]; None for `none` only.
+        smoothing: the way, one of WAYS.
+        n: draws an image.
+        alpha: one-sided error level an image of `bounds` and `radius`, two-sided of `predict`, in (0, 0.5).
+        percentile: p of the smoothed score, in (0, 1).
+        seed: master key of all noise.
+        batch_size: images a forward pass, a multiple of NOISE_CHUNK.
+        device: where the detector computes; it must be there already.
+        purifier: the object whose `reconstruct` is used by `denoise` and `reference`; the detector itself if
+            None.
+
+    Attributes:
+        threshold_: set by `calibrate`; `score > threshold_` flags.
+        lipschitz: the constant L of the certificate.
+    """
+
+    def __init__(
+        self,
+        detector: Any,
+        sigma: float | None,
+        smoothing: Way = "reference",
+        *,
+        n: int = 1000,
+        alpha: float = 0.001,
+        percentile: float = 0.5,
+        seed: int = 0,
+        batch_size: int = 250,
+        device: str | torch.device = "cpu",
+        purifier: Any = None,
+    ) -> None:
+        check_choice(smoothing, WAYS, "smoothing")
+        check_probability(percentile, "percentile")
+        self.detector, self.smoothing, self.sigma = detector, smoothing, sigma
+        self.n, self.alpha, self.percentile, self.seed = n, alpha, percentile, seed
+        self.batch_size, self.device = batch_size, device
+        self.threshold_: float | None = None
+        self._base: NoisyScore | None = None
+        if smoothing == "none":
+            _check_eval(detector)
+            _need(detector, "score_interval", smoothing)
+            self.lipschitz = _constant(detector, "lipschitz", smoothing)
+        elif sigma is None:
+            raise InputError(f"sigma: smoothing {smoothing!r} needs one, for example 0.25")
+        else:
+            self._base, self.lipschitz = make_base(detector, smoothing, sigma=sigma, purifier=purifier)
+
+    def noisy_scores(
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        purpose: str = "certify",
+        store: ScoreStore | None = None,
+    ) -> FloatArray:
+        """Draw the scores (images, n) from which all else follows. See `sample_scores`."""
+        if self._base is None or self.sigma is None:
+            raise InputError("smoothing 'none' draws no noise; use bounds, score, predict or radius")
+        return sample_scores(
+            self._base,
+            images,
+            indices,
+            sigma=self.sigma,
+            n=self.n,
+            seed=self.seed,
+            purpose=purpose,
+            batch_size=self.batch_size,
+            device=self.device,
+            store=store,
+            label=f"{purpose}, {self.smoothing}, sigma {self.sigma:g}",
+        )
+
+    def score(
+        self, images: Float[Tensor, "b c h w"], indices: Sequence[int], purpose: str = "evaluate"
+    ) -> FloatArray:
+        """Estimate the smoothed score (images,) from n draws; for `none` the middle of the enclosure."""
+        if self.smoothing == "none":
+            lower, upper = self._enclosure(images)
+            return (lower + upper) / 2
+        return percentile_scores(self.noisy_scores(images, indices, purpose), self.percentile)
+
+    def calibrate(
+        self,
+        images: Float[Tensor, "b c h w"],
+        quantile: float = 0.95,
+        indices: Sequence[int] | None = None,
+    ) -> float:
+        """Set and return `threshold_`, the ceil((images + 1) * quantile)-th smallest score of held-out normal
+        images.
+
+        A fresh normal image, exchangeable with these, is flagged with probability at most 1 - quantile (split
+        conformal).
+
+        Raises:
+            InputError: if there are too few images for that rank.
+        """
+        check_probability(quantile, "quantile")
+        count = len(images)
+        rank = math.ceil(round((count + 1) * quantile, 9))
+        if rank > count:
+            need = math.ceil(round(quantile / (1.0 - quantile), 9))
+            raise InputError(
+                f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}"
+            )
+        scores = self.score(images, range(count) if indices is None else indices, "calibrate")
+        self.threshold_ = float(np.sort(scores)[rank - 1])
+        return self.threshold_
+
+    def bounds(
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        radii: Any,
+        alpha: float | None = None,
+        store: ScoreStore | None = None,
+    ) -> ScoreBounds:
+        """Return certified bounds (radii, images) of the smoothed score; see `certify_scores`."""
+        if self.smoothing == "none":
+            return lipschitz_bounds(*self._enclosure(images), self.lipschitz, radii)
+        scores = self.noisy_scores(images, indices, store=store)
+        return certify_scores(
+            scores,
+            self._sigma(),
+            radii,
+            self.alpha if alpha is None else alpha,
+            self.lipschitz,
+            self.percentile,
+        )
+
+    def predict(
+        self, images: Float[Tensor, "b c h w"], indices: Sequence[int]
+    ) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Decide each image at `threshold_`: 1 anomalous, 0 normal, -1 abstain (see `predict_scores`)."""
+        if self.smoothing == "none":
+            return (self.score(images, indices) > self._threshold()).astype(np.int64)
+        scores = self.noisy_scores(images, indices, "predict")
+        return predict_scores(scores, self._threshold(), self.alpha, self.percentile)
+
+    def radius(
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        labels: Any = None,
+        store: ScoreStore | None = None,
+    ) -> FloatArray:
+        """Return the certified radius (images,) of the decision at `threshold_`, 0.0 where nothing is
+        certified.
+
+        With `labels` (0 normal, 1 anomalous) the right decision is certified at level alpha: 0.0 for a wrong
+        one. Without them both decisions are tried at alpha / 2 each and the larger radius is returned (at
+        most one is above 0).
+        """
+        level = self.alpha if labels is not None else self.alpha / 2
+        if self.smoothing == "none":
+            ends = self._enclosure(images)
+            anomalous = lipschitz_radius(*ends, self._threshold(), self.lipschitz, "anomalous")
+            normal = lipschitz_radius(*ends, self._threshold(), self.lipschitz, "normal")
+        else:
+            scores = self.noisy_scores(images, indices, store=store)
+            options = (self._threshold(), self._sigma(), level)
+            anomalous = certified_radius(scores, *options, "anomalous", self.lipschitz, self.percentile)
+            normal = certified_radius(scores, *options, "normal", self.lipschitz, self.percentile)
+        if labels is None:
+            return np.maximum(anomalous, normal)
+        return np.where(np.asarray(labels) == 1, anomalous, normal)
+
+    def sampling_config(self, purpose: str = "certify") -> dict[str, Any]:
+        """Return the options that determine the noisy scores; add detector and data for a `ScoreStore`."""
+        options = sampling_config(
+            sigma=self._sigma(), seed=self.seed, purpose=purpose, batch_size=self.batch_size
+        )
+        return {"smoothing": self.smoothing, **options}
+
+    def _enclosure(self, images: Tensor) -> tuple[FloatArray, FloatArray]:
+        check_images(images)
+        with torch.no_grad():
+            lower, upper = self.detector.score_interval(images.to(self.device))
+        return np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+
+    def _sigma(self) -> float:
+        if self.sigma is None:
+            raise InputError("smoothing 'none' has no sigma")
+        return self.sigma
+
+    def _threshold(self) -> float:
+        if self.threshold_ is None:
+            raise InputError("threshold_: not set; call calibrate on held-out normal images first")
+        return self.threshold_
+
+
+def _score_of(detector: Any) -> ScoreFunction:
+    score = getattr(detector, "score", detector)
+    if not callable(score):
+        raise InputError(f"detector: {type(detector).__name__} has no score(images) and is not callable")
+    return score  # type: ignore[no-any-return]
+
+
+def _need(owner: Any, name: str, way: str) -> Any:
+    method = getattr(owner, name, None)
+    if not callable(method):
+        raise InputError(
+            f"smoothing {way!r} needs {name}, which {type(owner).__name__} lacks; the ways are {', '.join(WAYS)}"
+        )
+    return method
+
+
+def _constant(detector: Any, name: str, way: str) -> float:
+    value = getattr(detector, name, None)
+    if value is None:
+        raise InputError(
+            f"smoothing {way!r} needs a proven constant {name}, which {type(detector).__name__} lacks; try 'input'"
+        )
+    return check_positive(float(value), name)
+
+
+def _check_eval(module: Any) -> None:
+    """Refuse layers in training mode that couple the images of a batch or draw at random."""
+    layers = module.modules() if isinstance(module, nn.Module) else ()
+    for layer in layers:
+        if layer.training and isinstance(
+            layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
+        ):
+            raise InputError(
+                f"{type(module).__name__}: {type(layer).__name__} is in training mode; call eval() first"
+            )
