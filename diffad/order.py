@@ -1,0 +1,157 @@
+"""The check that holds the toolkit together: certified <= attacked <= clean, wherever two of them meet.
+
+A certificate bounds the true robust value from below and an attack bounds it from above, so a violation
+is a bug in one of the two (or a failure of the certificate's confidence, at probability alpha). For the
+false-positive rate the order is reversed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from certify.checks import InputError
+from certify.metrics import auroc, average_precision, fpr_at_tpr
+from certify.types import ScoreBounds, Side
+from diffad.conditions import Condition, IntArray, Run
+
+TOLERANCE = 1e-12  # sums of equal terms in another order
+ATTACKED: tuple[Side, ...] = ("in", "out", "both")
+# metric -> (function of bounds, labels, side and unattacked bounds, +1 if high is good and -1 if low is)
+METRICS: dict[str, tuple[Callable[..., Any], int]] = {
+    "AUROC": (auroc, 1),
+    "AP": (average_precision, 1),
+    "FPR95": (fpr_at_tpr, -1),
+}
+
+
+class OrderError(InputError):
+    """Certified <= attacked <= clean does not hold; commands print it in one line and exit with 1."""
+
+
+@dataclass(frozen=True)
+class OrderReport:
+    """What `check_order` compared.
+
+    `comparisons` counts pairs of numbers that were in order; `scores` attacked scores that a certificate
+    speaks of, and `outside` how many of them lie outside their certified interval (each one a failed
+    certificate or a bug).
+    """
+
+    comparisons: int
+    scores: int
+    outside: int
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        if self.comparisons == 0:
+            return "certified, attacked and clean results do not meet anywhere: there was nothing to compare"
+        order = f"certified <= attacked <= clean holds in all {self.comparisons} comparisons"
+        if self.scores == 0:
+            return order
+        return (
+            f"{order}; {self.outside} of {self.scores} attacked scores lie outside their certified interval"
+        )
+
+
+def check_order(runs: Iterable[Run]) -> OrderReport:
+    """Compare every certificate, attack and clean score of one detector, smoothing, sigma, norm and radius.
+
+    Only images that both sides hold are compared.
+    Raises `OrderError` naming the first cell that is out of order.
+    """
+    comparisons = scores = outside = 0
+    conditions = [condition for run in runs for condition in run.conditions]
+    for subject in dict.fromkeys(condition.subject.score for condition in conditions):
+        own = [condition for condition in conditions if condition.subject.score == subject]
+        comparisons += sum(_check_against_clean(own, condition) for condition in own)
+        for certified, attacked in _pairs(own):
+            comparisons += _check_pair(own, certified, attacked)
+            checked, escaped = count_outside(certified, attacked)
+            scores, outside = scores + checked, outside + escaped
+    return OrderReport(comparisons, scores, outside)
+
+
+def _pairs(conditions: list[Condition]) -> Iterator[tuple[Condition, Condition]]:
+    """Certificates and attacks of equal norm and radius."""
+    certified = [c for c in conditions if c.condition == "certified"]
+    attacked = [c for c in conditions if c.condition == "attack"]
+    for one, other in product(certified, attacked):
+        if one.norm == other.norm and math.isclose(one.radius, other.radius, rel_tol=1e-12, abs_tol=0.0):
+            yield one, other
+
+
+def _shared(*conditions: Condition) -> tuple[Condition, ...]:
+    """The conditions on the images that all of them hold; empty when these are not of both classes."""
+    index: IntArray = reduce(np.intersect1d, (condition.images.index for condition in conditions))
+    labels = conditions[0].images.labels[np.isin(conditions[0].images.index, index)]
+    if labels.size == 0 or labels.min() == labels.max():
+        return ()
+    taken = tuple(condition.take(index) for condition in conditions)
+    if any(not np.array_equal(taken[0].images.labels, other.images.labels) for other in taken[1:]):
+        raise OrderError(f"{conditions[0].name}: labels differ from those of {conditions[1].name}")
+    return taken
+
+
+def _check_against_clean(own: list[Condition], worse: Condition) -> int:
+    """No attack may beat the clean scores of the same draws (n, seed), no certificate any clean scores."""
+    checked = 0
+    for clean in (c for c in own if c.condition == "clean" and worse.condition != "clean"):
+        if worse.condition == "attack" and (clean.n, clean.seed) != (worse.n, worse.seed):
+            continue
+        if pair := _shared(worse, clean):
+            labels = pair[0].images.labels
+            for metric, (measure, sign) in METRICS.items():
+                low = float(measure(pair[0].bounds, labels, "both"))
+                high = float(measure(pair[1].bounds, labels, "clean"))
+                checked += _in_order(metric, sign, "both", (pair[0], low), (pair[1], high))
+    return checked
+
+
+def _check_pair(own: list[Condition], certified: Condition, attacked: Condition) -> int:
+    """Certified <= attacked for every side; `in` and `out` where the certificate has bounds at radius 0."""
+    base = [c for c in own if c.condition == "certified" and c.radius == 0.0 and c.norm == certified.norm]
+    base = [c for c in base if (c.n, c.alpha_kind) == (certified.n, certified.alpha_kind)][:1]
+    shared = _shared(certified, attacked, *base)
+    if not shared:
+        return 0
+    proved, tried, labels = shared[0], shared[1], shared[0].images.labels
+    at_zero: ScoreBounds | None = shared[2].bounds if base else None
+    checked = 0
+    for side, (metric, (measure, sign)) in product(ATTACKED if base else ATTACKED[2:], METRICS.items()):
+        low = float(measure(proved.bounds, labels, side, at_zero))
+        high = float(measure(tried.bounds, labels, side, tried.unattacked()))
+        checked += _in_order(metric, sign, side, (proved, low), (tried, high))
+    return checked
+
+
+def _in_order(
+    metric: str, sign: int, side: Side, worse: tuple[Condition, float], better: tuple[Condition, float]
+) -> int:
+    """1 if the first value is no better than the second; raises `OrderError` otherwise."""
+    if sign * (worse[1] - better[1]) <= TOLERANCE:
+        return 1
+    relation = "above" if sign > 0 else "below"
+    raise OrderError(
+        f"order violated, {metric} ({side}): {worse[0].name} gives {worse[1]:.6f}, {relation} the "
+        f"{better[1]:.6f} of {better[0].name}; a bug in the certificate or in the attack"
+    )
+
+
+def count_outside(certified: Condition, attacked: Condition) -> tuple[int, int]:
+    """How many attacked scores `certified` speaks of, and how many lie outside their certified interval."""
+    index = np.intersect1d(certified.images.index, attacked.images.index)
+    if index.size == 0:
+        return 0, 0
+    proved, tried = certified.take(index), attacked.take(index)
+    normal = tried.images.labels == 0
+    reached = np.where(normal, tried.bounds.upper, tried.bounds.lower)
+    escaped = (reached < proved.bounds.lower) | (reached > proved.bounds.upper)
+    return int(index.size), int(escaped.sum())
