@@ -1,0 +1,1 @@
+"""Detectors without a network: the rows that every table of certificates has to beat."""

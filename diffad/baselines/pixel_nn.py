@@ -1,0 +1,67 @@
+"""Distance to the nearest normal images, in pixels."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from certify.checks import InputError
+from certify.types import FloatArray
+from diffad.detector import Detector
+from diffad.neighbours import nearest, pair_distance, search_error
+from diffad.rounding import enclose
+
+
+class PixelNN(Detector):
+    """Sum of the L2 distances of an image to its k nearest normal images.
+
+    The score is the minimum over all k-subsets of the bank of a sum of k distances. Each distance is
+    1-Lipschitz, so each sum is k-Lipschitz, and so is their minimum: L = k, which is attained. k = 1
+    certifies most.
+
+    Args:
+        k: number of neighbours, at most the number of training images.
+    """
+
+    name = "pixel_nn"
+    lipschitz: float = 1.0
+    bank: Tensor
+
+    def __init__(self, k: int = 1) -> None:
+        super().__init__()
+        if k < 1:
+            raise InputError(f"pixel_nn: got k = {k}, need at least 1")
+        self.k = k
+        self.min_images = k
+        self.lipschitz = float(k)
+        self.register_buffer("bank", torch.empty(0))
+
+    def _fit(self, train: Tensor, seed: int) -> None:
+        self.bank = train.float().flatten(1).clone()
+
+    def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        queries = images.flatten(1)
+        # the gradient holds the neighbours fixed, which they are almost everywhere
+        _, indices = nearest(queries.detach(), self.bank, self.k)
+        distances = [pair_distance(queries, self.bank[column]) for column in indices.T]
+        return torch.stack(distances, dim=1).sum(1).to(images.dtype)
+
+    def score_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
+        """Return float64 bounds (b,) of the exact sum of distances.
+
+        Any k bank images bound the sum of the k smallest distances from above; from below, each squared
+        distance is lowered by the error of the search (`diffad.neighbours`).
+        """
+        self._check_input(images)
+        queries = images.detach().flatten(1).double()
+        distances, _ = nearest(queries, self.bank, self.k)
+        dims = queries.shape[1]
+        slack = search_error(dims, _largest_norm(queries), _largest_norm(self.bank))
+        # k more coordinates pay for the summation of k distances
+        lower, upper = enclose(distances.cpu().numpy(), dims + self.k, square_below=slack)
+        return lower.sum(1), upper.sum(1)
+
+
+def _largest_norm(points: Tensor) -> float:
+    return float(torch.linalg.vector_norm(points, dim=1, dtype=torch.float64).max())

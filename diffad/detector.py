@@ -1,0 +1,217 @@
+"""The contract of every detector: fit on normal images, score, calibrate, save, load.
+
+>>> import torch
+>>> from diffad import detector_class
+>>> normals = torch.rand(40, 1, 8, 8)
+>>> detector = detector_class("pixel_nn")().fit(normals[:20], calibration=normals[20:])
+>>> detector.score(torch.rand(3, 1, 8, 8)).shape
+torch.Size([3])
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from certify.checks import InputError, check_images, check_probability
+from certify.types import FloatArray
+from diffad import folder
+
+DEFAULT_QUANTILE = 0.95
+
+
+class Detector(nn.Module, ABC):
+    """An anomaly score on images in [0, 1], higher = more anomalous, fitted on normal images only.
+
+    A detector writes `_fit` and `_score`. Its constructor takes plain JSON values and keeps each under its
+    own name (that is its saved configuration), does no work, and registers every fitted tensor as a buffer
+    that is empty until `fit`. A score is differentiable in the images, treats each image by itself, and
+    touches no global random state.
+
+    Attributes:
+        name: key in `diffad.DETECTORS`.
+        min_images: least number of training images.
+        is_random: the score depends on noise, by default the draws stored by `fit`. Scoring with stored draws
+            is deterministic but is not the certified object, which is a percentile over fresh noise.
+        image_shape: (channel, height, width) seen by `fit`; None before.
+        threshold_: `predict` flags scores above it; None until calibrated.
+    """
+
+    name: ClassVar[str]
+    min_images: int = 1
+    is_random: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_shape: tuple[int, int, int] | None = None
+        self.threshold_: float | None = None
+        self.fit_info: dict[str, int] = {}
+        self.eval()
+
+    @abstractmethod
+    def _fit(self, train: Tensor, seed: int) -> None:
+        """Set the fitted buffers from checked images; runs without gradients, after `image_shape` is set."""
+
+    @abstractmethod
+    def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        """Return the scores (b,) of checked images; noise None means the stored draws, if there are any."""
+
+    @property
+    def lipschitz(self) -> float | None:
+        """Proven global L2 Lipschitz constant of `score`, [0, 1] pixel units; None without a proof.
+
+        A detector that has one also gives `score_interval`, and can be certified without noise.
+        """
+        return None
+
+    @property
+    def pair_lipschitz(self) -> float | None:
+        """Proven L2 Lipschitz constant of `score_pair` in its reference; None without a proof."""
+        return None
+
+    def score(
+        self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "draws c h w"] | None = None
+    ) -> Float[Tensor, " b"]:
+        """Return one score an image, higher = more anomalous, in the dtype of `images`; differentiable.
+
+        `noise` is standard normal, shared by all images of the call, and only for a detector that
+        `is_random`.
+        """
+        self._check_input(images, noise)
+        return self._score(images, noise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return `score(images)`."""
+        return self.score(images)
+
+    def fit(
+        self,
+        train: Float[Tensor, "n c h w"],
+        *,
+        calibration: Float[Tensor, "m c h w"] | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit on normal images in [0, 1]; with `calibration`, held-out normals, set the threshold too."""
+        check_images(train, name="train")
+        if len(train) < self.min_images:
+            raise InputError(
+                f"{self.name}: got {len(train)} training images, need at least {self.min_images}"
+            )
+        self.image_shape = (train.shape[1], train.shape[2], train.shape[3])
+        self.threshold_ = None
+        self.fit_info = {"images": len(train), "seed": seed}
+        with torch.no_grad():
+            self._fit(train.detach(), seed)
+        self.eval()
+        if calibration is not None:
+            self.calibrate(calibration)
+        return self
+
+    def score_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
+        """Return float64 (lower, upper), each (b,), that enclose the score of real arithmetic."""
+        raise InputError(
+            f"{self.name}: has no proven Lipschitz constant, so no score interval; certify with noise"
+        )
+
+    def reconstruct(self, noisy: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
+        """Return the clean image that the detector believes in, given the image plus N(0, sigma^2) noise."""
+        raise InputError(f"{self.name}: does not reconstruct images")
+
+    def score_pair(
+        self, reference: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, " b"]:
+        """Return the score of a clean image against a reconstruction; Lipschitz in the former."""
+        raise InputError(f"{self.name}: does not compare an image with a reconstruction")
+
+    def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+        """Return where in each image the anomaly lies, higher = more anomalous, without gradient."""
+        raise InputError(f"{self.name}: gives no anomaly map")
+
+    def score_array(self, images: Float[Tensor, "n c h w"], *, batch_size: int = 256) -> FloatArray:
+        """Return the scores of many images as float64 (n,), batch by batch and without gradient."""
+        with torch.no_grad():
+            parts = [self.score(batch).double().cpu().numpy() for batch in torch.split(images, batch_size)]
+        return np.concatenate(parts)
+
+    def calibrate(self, images: Float[Tensor, "n c h w"], quantile: float = DEFAULT_QUANTILE) -> float:
+        """Set and return `threshold_`: the ceil((n + 1) quantile)-th smallest score of n held-out normal
+        images.
+
+        A new normal image, exchangeable with these, is then flagged with probability at most 1 - quantile
+        (the rank argument of split conformal prediction). Too few images for that are refused.
+        """
+        check_probability(quantile, "quantile")
+        rank = math.ceil((len(images) + 1) * quantile - 1e-9)
+        if rank > len(images):
+            need = math.ceil(quantile / (1 - quantile) - 1e-9)
+            raise InputError(
+                f"calibration: got {len(images)} normal images, quantile {quantile} needs at least {need}"
+            )
+        self.threshold_ = float(np.sort(self.score_array(images))[rank - 1])
+        return self.threshold_
+
+    def predict(self, images: Float[Tensor, "b c h w"]) -> Int[Tensor, " b"]:
+        """Return int64 labels (b,): 1 where the score exceeds `threshold_`, else 0."""
+        if self.threshold_ is None:
+            raise InputError(
+                f"{self.name}: has no threshold; call calibrate(held-out normal images), "
+                "or fit(..., calibration=...)"
+            )
+        with torch.no_grad():
+            return (self.score(images) > self.threshold_).long()
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as JSON values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 (hex) over class, arguments, image shape and tensors: the score's identity."""
+        self._require_fitted()
+        return folder.fingerprint(
+            {"class": type(self).__name__, "arguments": self.config(), "image_shape": self.image_shape},
+            self.state_dict(),
+        )
+
+    def save_pretrained(self, directory: Path | str) -> None:
+        """Write config.json, model.safetensors and README.md into a folder; replaces an older one there."""
+        self._require_fitted()
+        folder.save(self, Path(directory))
+
+    @classmethod
+    def from_pretrained(cls, directory: Path | str) -> Self:
+        """Load a folder that this class has saved; `diffad.load_detector` finds the class by itself."""
+        return folder.load(cls, Path(directory))
+
+    def _save_parts(self, directory: Path) -> None:
+        """Write what is not a buffer of the detector itself, for example a network in its own format."""
+
+    def _load_parts(self, directory: Path) -> None:
+        """Read what `_save_parts` wrote, strictly; arguments, `image_shape` and buffers are set already."""
+
+    def _require_fitted(self) -> tuple[int, int, int]:
+        if self.image_shape is None:
+            raise InputError(f"{self.name}: is not fitted; call fit(normal images) or load a folder")
+        return self.image_shape
+
+    def _check_input(self, images: Tensor, noise: Tensor | None = None) -> None:
+        """Refuse images (or noise) that do not fit what `fit` saw; looks at values only, so gradients flow."""
+        shape = self._require_fitted()
+        check_images(images)
+        if tuple(images.shape[1:]) != shape:
+            raise InputError(f"{self.name}: got images {tuple(images.shape[1:])}, fitted on {shape}")
+        if noise is None:
+            return
+        if not self.is_random:
+            raise InputError(f"{self.name}: got noise, but its score is not random; leave noise out")
+        if len(noise) == 0 or tuple(noise.shape[1:]) != shape or not bool(torch.isfinite(noise).all()):
+            raise InputError(
+                f"{self.name}: got noise {tuple(noise.shape)}, need finite values, (draws, *{shape})"
+            )

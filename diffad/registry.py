@@ -1,0 +1,47 @@
+"""The detectors by name, and loading one from a folder or by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from certify.checks import InputError, check_choice
+from diffad.detector import Detector
+from diffad.folder import CONFIG, read_config
+
+# "module:Class", so that importing diffad does not import diffusers and whatever else a detector needs.
+DETECTORS: dict[str, str] = {
+    "pixel_mean": "diffad.baselines.pixel_mean:PixelMean",
+    "pca": "diffad.baselines.pca:PCA",
+    "pixel_nn": "diffad.baselines.pixel_nn:PixelNN",
+    "patch_nn": "diffad.baselines.patch_nn:PatchNN",
+    "closed_form": "diffad.baselines.closed_form:ClosedForm",
+    "diffusion": "diffad.diffusion.detector:DiffusionDetector",
+}
+
+
+def detector_class(name: str) -> type[Detector]:
+    """Return the class of a detector in `DETECTORS`, importing its module now."""
+    module, _, attribute = DETECTORS[check_choice(name, tuple(DETECTORS), "detector")].partition(":")
+    found: type[Detector] = getattr(import_module(module), attribute)
+    return found
+
+
+def load_detector(path_or_name: Path | str) -> Detector:
+    """Return the fitted detector of a folder or, for a name in `DETECTORS`, a new one with default arguments.
+
+    A string that is a name is never read as a folder: write ./pixel_nn for a folder of that name.
+    """
+    if isinstance(path_or_name, str) and path_or_name in DETECTORS:
+        return detector_class(path_or_name)()
+    directory = Path(path_or_name)
+    if not directory.is_dir():
+        raise InputError(
+            f"detector: {str(path_or_name)!r} is neither a folder nor one of {', '.join(DETECTORS)}"
+        )
+    name = read_config(directory)["name"]
+    if name not in DETECTORS:
+        raise InputError(
+            f"{directory / CONFIG}: unknown detector {name!r}, allowed are {', '.join(DETECTORS)}"
+        )
+    return detector_class(name).from_pretrained(directory)

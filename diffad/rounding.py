@@ -1,0 +1,71 @@
+"""Bounds on float64 rounding, for scores whose certificate is the score itself.
+
+A deterministic certificate `[score - L r, score + L r]` with L = 1 is attained, so there is no slack in which
+the rounding of the score could hide. The functions here turn a computed distance into an interval that holds
+the distance
+of real arithmetic. Notation of Higham, Accuracy and Stability of Numerical Algorithms (2nd ed., 2002),
+chapter 3: a sum or inner product of n terms, in any order, with or without fused operations, has relative
+error at most `gamma(n) = n u / (1 - n u)` against the sum of absolute values, with u = 2^-53.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from certify.types import FloatArray
+
+UNIT_ROUNDOFF = 2.0**-53
+
+
+def gamma(terms: int) -> float:
+    """Return the relative error bound of a float64 sum of `terms` terms."""
+    return terms * UNIT_ROUNDOFF / (1.0 - terms * UNIT_ROUNDOFF)
+
+
+def enclose(
+    distances: FloatArray,
+    terms: int,
+    *,
+    square_below: FloatArray | float = 0.0,
+    square_above: FloatArray | float = 0.0,
+    absolute: FloatArray | float = 0.0,
+) -> tuple[FloatArray, FloatArray]:
+    """Return float64 (lower, upper) that enclose the distances of real arithmetic.
+
+    `distances` are Euclidean norms of differences computed in float64. Every term is a difference, (1 + u),
+    squared, (1 + u)^3, summed, (1 + gamma(terms - 1)); all are positive, so the norm has a relative error
+    below gamma(terms + 3). The bound used is four times that, which also pays for the few operations of this
+    function.
+
+    Args:
+        distances: computed distances, any shape, not negative.
+        terms: number of coordinates of the vectors.
+        square_below: how far the squared ideal distance may lie below the square of `distances`, beyond
+            rounding.
+        square_above: how far it may lie above; both come from a search (`diffad.neighbours`).
+        absolute: error already made in the coordinates, as an L2 norm.
+    """
+    relative = 4.0 * gamma(terms + 3)
+    below = np.maximum(0.0, distances * (1.0 - relative) ** 2 * distances - 2.0 * np.asarray(square_below))
+    above = distances * (1.0 + relative) ** 2 * distances + 2.0 * np.asarray(square_above)
+    spread = np.asarray(absolute) * (1.0 + relative)
+    lower = np.maximum(0.0, np.sqrt(below) * (1.0 - relative) - spread)
+    upper = np.sqrt(above) * (1.0 + relative) + spread
+    return lower, upper
+
+
+def contraction(basis: Float[Tensor, "rows dims"]) -> Float[Tensor, "rows dims"]:
+    """Shrink a basis that is orthonormal up to rounding so that its spectral norm is at most 1, exactly.
+
+    ||V||^2 = ||V V^T|| <= 1 + ||V V^T - I||_F, the computed Frobenius norm is off by at most
+    gamma(dims) ||V||_F^2 + rounding, and the division adds one rounding an entry; the shrinkage is of order
+    1e-14. Distances after `V x` are then 1-Lipschitz in x with no rounding left to account for in the
+    constant.
+    """
+    rows, dims = basis.shape
+    defect = float(torch.linalg.matrix_norm(basis @ basis.T - torch.eye(rows, dtype=basis.dtype)))
+    allowance = 4.0 * gamma(dims + rows + 4) * rows
+    return basis / (1.0 + defect + allowance)
