@@ -37,7 +37,7 @@ RADIUS_SLACK = 1e-12
 def certify_scores(
     noisy_scores: ArrayLike,
     sigma: float,
-    radii: Any,
+    radii: ArrayLike,
     alpha: float,
     lipschitz: float = 0.0,
     percentile: float = 0.5,
@@ -65,7 +65,7 @@ def certify_scores(
     _check_level(alpha)
     _check_lipschitz(lipschitz)
     check_probability(percentile, "percentile")
-    radii = check_radii(radii)
+    radii = check_radii(np.atleast_1d(np.asarray(radii, dtype=np.float64)))
     images, n = for_lower.shape
     lower, upper = np.full((len(radii), images), -np.inf), np.full((len(radii), images), np.inf)
     for row, radius in enumerate(radii):
@@ -77,7 +77,7 @@ def certify_scores(
     return _widen(lower, upper, lipschitz, radii)
 
 
-def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: Any) -> ScoreBounds:
+def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: ArrayLike) -> ScoreBounds:
     """Bound a score with global L2 Lipschitz constant L over balls, without noise and without error
     probability.
 
@@ -91,7 +91,7 @@ def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, rad
         [lower - L r, upper + L r] of shape (radii, images), rounded outwards.
     """
     _check_lipschitz(lipschitz)
-    radii = check_radii(radii)
+    radii = check_radii(np.atleast_1d(np.asarray(radii, dtype=np.float64)))
     ends = ScoreBounds(lower, upper)
     if ends.lower.ndim != 1:
         raise InputError(f"lipschitz_bounds: got shape {ends.lower.shape}, need (images,)")

@@ -138,7 +138,7 @@ def _unattacked(bounds: ScoreBounds, side: Side, unattacked: ScoreBounds | None)
             )
         if side == "clean" and not np.array_equal(bounds.lower, bounds.upper):
             raise InputError(
-                "side 'clean': these bounds are no exact scores; give `unattacked`, the ScoreBounds at radius 0"
+                "side 'clean': these bounds are no exact scores; give `unattacked`, the ones at radius 0"
             )
         return bounds
     if unattacked.lower.shape != (len(bounds),):
@@ -158,7 +158,7 @@ def _each_radius(
 
 
 def _auroc(anomalies: FloatArray, normals: FloatArray) -> float:
-    """Count won pairs in O(N log N); an anomaly at -inf and a normal image at +inf lose, also to each other."""
+    """Count won pairs in O(N log N); anomalies at -inf and normal images at +inf always lose."""
     known = np.sort(normals[normals < np.inf])
     hopeful = anomalies[anomalies > -np.inf]
     half_wins = np.searchsorted(known, hopeful, "left").sum() + np.searchsorted(known, hopeful, "right").sum()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,12 +30,8 @@ PURPOSES = {"select": 0, "certify": 1, "calibrate": 2, "predict": 3, "evaluate":
 NOISE_CHUNK = 50
 
 
-class NoisyScore(Protocol):
-    """A score under noise: float32 `clean` (1, c, h, w) and `noisy` (b, c, h, w) to (b,) or (b, columns)."""
-
-    def __call__(self, clean: Tensor, noisy: Tensor, /) -> Tensor:
-        """Score each noisy version of one clean image."""
-        ...
+# A score under noise: float32 `clean` (1, c, h, w) and `noisy` (b, c, h, w) to (b,) or (b, columns).
+NoisyScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def gaussian_noise(seed: int, image_index: int, purpose: str, chunk: int, shape: Sequence[int]) -> FloatArray:

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from certify.certificate import (
@@ -188,7 +189,7 @@ class SmoothedDetector:
         self,
         images: Float[Tensor, "b c h w"],
         indices: Sequence[int],
-        radii: Any,
+        radii: ArrayLike,
         alpha: float | None = None,
         store: ScoreStore | None = None,
     ) -> ScoreBounds:
@@ -277,7 +278,7 @@ def _need(owner: Any, name: str, way: str) -> Any:
     method = getattr(owner, name, None)
     if not callable(method):
         raise InputError(
-            f"smoothing {way!r} needs {name}, which {type(owner).__name__} lacks; the ways are {', '.join(WAYS)}"
+            f"smoothing {way!r} needs {name}, which {type(owner).__name__} lacks; choose another way"
         )
     return method
 
@@ -286,7 +287,7 @@ def _constant(detector: Any, name: str, way: str) -> float:
     value = getattr(detector, name, None)
     if value is None:
         raise InputError(
-            f"smoothing {way!r} needs a proven constant {name}, which {type(detector).__name__} lacks; try 'input'"
+            f"smoothing {way!r} needs a proven constant {name}, which {type(detector).__name__} lacks"
         )
     return check_positive(float(value), name)
 

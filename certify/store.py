@@ -79,7 +79,7 @@ class ScoreStore:
         size, rest = divmod(len(scores), len(chunks))
         if rest or chunks.step != 1 or chunks.start * size != (0 if kept is None else len(kept)):
             raise InputError(
-                f"store: got {len(scores)} scores for chunks {chunks.start} to {chunks.stop - 1} of image {image_index}, "
+                f"store: got {len(scores)} scores for {chunks} of image {image_index}, "
                 f"which has {0 if kept is None else len(kept)} scores; chunks are appended in order"
             )
         joined = scores if kept is None else np.concatenate([kept, scores])
