@@ -8,7 +8,7 @@ that the ranks serve.
 from __future__ import annotations
 
 import math
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from scipy.special import log_ndtr, ndtr, ndtri
@@ -17,14 +17,15 @@ from scipy.stats import beta, binom, norm
 from certify.checks import InputError, check_positive, check_probability
 from certify.types import FloatArray
 
-IntArray = np.ndarray[Any, np.dtype[np.integer[Any]]]
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.integer[Any]]]
+Count: TypeAlias = int | np.integer[Any]
 
 
 @overload
-def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float: ...
+def clopper_pearson_lower(successes: Count, trials: int, alpha: float) -> float: ...
 @overload
 def clopper_pearson_lower(successes: IntArray, trials: int, alpha: float) -> FloatArray: ...
-def clopper_pearson_lower(successes: int | IntArray, trials: int, alpha: float) -> float | FloatArray:
+def clopper_pearson_lower(successes: Count | IntArray, trials: int, alpha: float) -> float | FloatArray:
     """Return the exact one-sided lower confidence bound of a success rate.
 
     The bound exceeds the true rate with probability at most `alpha`, in (0, 1). It is 0 without a success and
@@ -42,10 +43,10 @@ def clopper_pearson_lower(successes: int | IntArray, trials: int, alpha: float) 
 
 
 @overload
-def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float: ...
+def clopper_pearson_upper(successes: Count, trials: int, alpha: float) -> float: ...
 @overload
 def clopper_pearson_upper(successes: IntArray, trials: int, alpha: float) -> FloatArray: ...
-def clopper_pearson_upper(successes: int | IntArray, trials: int, alpha: float) -> float | FloatArray:
+def clopper_pearson_upper(successes: Count | IntArray, trials: int, alpha: float) -> float | FloatArray:
     """Return the exact one-sided upper confidence bound of a success rate; the mirror of
     `clopper_pearson_lower`.
 
@@ -158,7 +159,7 @@ def _check_n(n: int) -> None:
         raise InputError(f"n: got {n}, need at least one draw")
 
 
-def _check_counts(successes: int | IntArray, trials: int) -> FloatArray:
+def _check_counts(successes: Count | IntArray, trials: int) -> FloatArray:
     counts = np.asarray(successes)
     if not np.issubdtype(counts.dtype, np.integer):
         raise InputError(f"successes: got {counts.dtype}, need integer counts")

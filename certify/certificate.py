@@ -19,7 +19,6 @@ import math
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from certify.bounds import clopper_pearson_lower, clopper_pearson_upper, shifted_ranks
@@ -35,9 +34,9 @@ RADIUS_SLACK = 1e-12
 
 
 def certify_scores(
-    noisy_scores: ArrayLike,
+    noisy_scores: Any,
     sigma: float,
-    radii: ArrayLike,
+    radii: Any,
     alpha: float,
     lipschitz: float = 0.0,
     percentile: float = 0.5,
@@ -77,7 +76,7 @@ def certify_scores(
     return _widen(lower, upper, lipschitz, radii)
 
 
-def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: ArrayLike) -> ScoreBounds:
+def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: Any) -> ScoreBounds:
     """Bound a score with global L2 Lipschitz constant L over balls, without noise and without error
     probability.
 
@@ -100,7 +99,7 @@ def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, rad
 
 
 def certified_radius(
-    noisy_scores: ArrayLike,
+    noisy_scores: Any,
     threshold: float,
     sigma: float,
     alpha: float,
@@ -154,7 +153,7 @@ def lipschitz_radius(
     return np.asarray(np.maximum(margin, 0.0) / lipschitz * (1.0 - RADIUS_SLACK), dtype=np.float64)
 
 
-def percentile_scores(noisy_scores: ArrayLike, percentile: float = 0.5) -> FloatArray:
+def percentile_scores(noisy_scores: Any, percentile: float = 0.5) -> FloatArray:
     """Estimate h_p of each image by its empirical counterpart, the ceil(p n)-th smallest draw.
 
     Raises:
@@ -173,7 +172,7 @@ def percentile_scores(noisy_scores: ArrayLike, percentile: float = 0.5) -> Float
 
 
 def predict_scores(
-    noisy_scores: ArrayLike, threshold: float, alpha: float, percentile: float = 0.5
+    noisy_scores: Any, threshold: float, alpha: float, percentile: float = 0.5
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Decide each image by an exact two-sided binomial test: 1 anomalous, 0 normal, -1 abstain.
 
@@ -193,7 +192,7 @@ def predict_scores(
     return decision
 
 
-def invalid_draws(noisy_scores: ArrayLike) -> np.ndarray[Any, np.dtype[np.int64]]:
+def invalid_draws(noisy_scores: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Count the NaN draws of each image; certificates count them against the detector, reports name them."""
     return np.asarray(np.isnan(_check_scores(noisy_scores)).sum(axis=1), dtype=np.int64)
 
@@ -207,7 +206,7 @@ def _widen(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: FloatA
     )
 
 
-def _sorted_draws(noisy_scores: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def _sorted_draws(noisy_scores: Any) -> tuple[FloatArray, FloatArray]:
     """Return the sorted draws for lower bounds (NaN as -inf) and for upper bounds (NaN as +inf)."""
     scores = _check_scores(noisy_scores)
     invalid = np.isnan(scores)
@@ -219,7 +218,7 @@ def _sorted_draws(noisy_scores: ArrayLike) -> tuple[FloatArray, FloatArray]:
     )
 
 
-def _check_scores(noisy_scores: ArrayLike) -> FloatArray:
+def _check_scores(noisy_scores: Any) -> FloatArray:
     scores = np.asarray(noisy_scores, dtype=np.float64)
     if scores.ndim != 2 or scores.size == 0:
         raise InputError(

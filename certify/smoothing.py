@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from certify.certificate import (
@@ -189,7 +188,7 @@ class SmoothedDetector:
         self,
         images: Float[Tensor, "b c h w"],
         indices: Sequence[int],
-        radii: ArrayLike,
+        radii: Any,
         alpha: float | None = None,
         store: ScoreStore | None = None,
     ) -> ScoreBounds:
