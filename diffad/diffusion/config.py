@@ -1,0 +1,98 @@
+"""Configuration of the training of a diffusion detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from certify.checks import InputError
+from diffad.config import parse_config
+from diffad.training.options import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainingOptions):
+    """Train a diffusion model of normal images, the network of the diffusion detector."""
+
+    data: Annotated[str, tyro.conf.arg(aliases=["--dataset_name"])] = "digits"
+    """Data set: digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
+    normal_class: str | None = None
+    """The class taken as normal, where the data set has classes."""
+    resolution: int | None = None
+    """Height and width to resize to; None: as the data set has it."""
+    in_channels: int | None = None
+    """1 for grey, 3 for colour; None: as the data set has it."""
+    random_flip: bool = False
+    """Mirror half of the images left to right."""
+    random_vertical_flip: bool = False
+    """Mirror half of the images top to bottom."""
+    random_shift: int = 0
+    """Shift each image by up to so many pixels along each axis; the border is repeated."""
+
+    block_out_channels: tuple[int, ...] = (32, 64)
+    """Channels of each level of the UNet, multiples of norm_num_groups."""
+    layers_per_block: int = 1
+    attention_levels: tuple[int, ...] = ()
+    """Levels with self-attention; 0 is the full resolution of the UNet."""
+    space_to_depth: int = 1
+    """Move blocks of so many pixels squared into channels before the first convolution: cheaper, same L2 norms."""
+    norm_num_groups: int = 32
+    dropout: float = 0.0
+
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    """What the network predicts: the noise, v, or the clean image."""
+    ddpm_num_steps: int = 1000
+    ddpm_beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    min_sigma: float | None = None
+    """Train only timesteps with at least this noise, in [0, 1] pixel units; None: from the first."""
+    max_sigma: float | None = None
+    """Train only timesteps up to this noise, in [0, 1] pixel units; None: to the last."""
+    loss_weighting: Literal["prediction", "clean"] = "prediction"
+    """Squared error counted equally in what the network predicts, or in the clean image that follows from it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        super().__post_init__()
+        low, high = self.min_sigma or 0.0, self.max_sigma or float("inf")
+        if low < 0 or high <= 0 or low > high:
+            raise InputError(
+                f"min_sigma, max_sigma: got {self.min_sigma}, {self.max_sigma}, need 0 < min <= max"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout: got {self.dropout}, need a value from 0 to below 1")
+        if any(channels % self.norm_num_groups for channels in self.block_out_channels):
+            raise InputError(
+                f"block_out_channels: got {list(self.block_out_channels)}, need multiples of norm_num_groups "
+                f"({self.norm_num_groups})"
+            )
+        for name in ("ddpm_num_steps", "layers_per_block", "space_to_depth", "norm_num_groups"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: got {getattr(self, name)}, need at least 1")
+        if self.random_shift < 0:
+            raise InputError(f"random_shift: got {self.random_shift}, need at least 0")
+
+
+SMOKE: dict[str, Any] = {
+    "max_train_steps": 30,
+    "lr_warmup_steps": 5,
+    "train_batch_size": 16,
+    "checkpointing_steps": 10,
+    "block_out_channels": (32, 32),
+    "layers_per_block": 1,
+    "attention_levels": (),
+}
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Read `--config FILE`, `--smoke` and the flags, which win over the file."""
+    return parse_config(
+        TrainConfig,
+        argv,
+        prog="train_ddpm.py",
+        description="Train the network of the diffusion detector. --config FILE reads a YAML file, --smoke shrinks "
+        "everything to end in under a minute; the flags below override both.",
+        presets={"smoke": SMOKE},
+    )
