@@ -18,7 +18,7 @@ from certify.checks import InputError, check_positive, check_probability
 from certify.types import FloatArray
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.integer[Any]]]
-Count: TypeAlias = int | np.integer[Any]
+Count: TypeAlias = int | np.int64
 
 
 @overload
