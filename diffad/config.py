@@ -1,7 +1,7 @@
 """Configurations: a frozen dataclass, filled from a YAML file, then from flags.
 
-Scalars of the file are read as text and converted by the type of the field they fill, so `1e-4` is a float and
-`no` is the word: YAML's own guesses (a string and `false`) play no part.
+Scalars of the file are read as text and converted by the type of the field they fill, so `1e-4` is a float
+and `no` is the word: YAML's own guesses (a string and `false`) play no part.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Return the YAML value (text, or a list of texts) as the type `hint`; ValueError says what is allowed."""
+    """Return a YAML value (text, or a list of texts) as the type `hint`; ValueError says what is allowed."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if isinstance(value, str) and value.lower() in _NOTHING:
@@ -57,7 +57,8 @@ def read_config(config_class: type[C], path: Path | str, base: C | None = None) 
     """Return `base` (the defaults of `config_class` if None) with the values of a YAML file put over it.
 
     Raises:
-        InputError: not a mapping, an unknown key (the nearest known one is named), or a value of the wrong type.
+        InputError: no such file, not a mapping, an unknown key (the nearest known one is named), or a value
+            of the wrong type.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,7 +86,7 @@ def override(config: C, values: Mapping[str, Any], *, source: str) -> C:
             converted[key] = _convert(value, hints[key])
         except ValueError as error:
             raise InputError(f"{source}: {key}: {error}") from None
-    return typing.cast(C, dataclasses.replace(config, **converted))  # type: ignore[type-var]
+    return dataclasses.replace(config, **converted)  # type: ignore[type-var]
 
 
 def parse_config(

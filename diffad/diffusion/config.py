@@ -38,7 +38,7 @@ class TrainConfig(TrainingOptions):
     attention_levels: tuple[int, ...] = ()
     """Levels with self-attention; 0 is the full resolution of the UNet."""
     space_to_depth: int = 1
-    """Move blocks of so many pixels squared into channels before the first convolution: cheaper, same L2 norms."""
+    """Side of the blocks of pixels that become channels before the first convolution: cheaper, same L2."""
     norm_num_groups: int = 32
     dropout: float = 0.0
 
@@ -51,7 +51,7 @@ class TrainConfig(TrainingOptions):
     max_sigma: float | None = None
     """Train only timesteps up to this noise, in [0, 1] pixel units; None: to the last."""
     loss_weighting: Literal["prediction", "clean"] = "prediction"
-    """Squared error counted equally in what the network predicts, or in the clean image that follows from it."""
+    """Where squared errors count equally: in what the network predicts, or in the clean image it implies."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -92,7 +92,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
         TrainConfig,
         argv,
         prog="train_ddpm.py",
-        description="Train the network of the diffusion detector. --config FILE reads a YAML file, --smoke shrinks "
-        "everything to end in under a minute; the flags below override both.",
+        description="Train the network of the diffusion detector. --config FILE reads a YAML file, --smoke "
+        "shrinks everything to end in under a minute; the flags below override both.",
         presets={"smoke": SMOKE},
     )

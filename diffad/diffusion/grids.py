@@ -1,4 +1,4 @@
-"""Grids of images that show what a denoiser has learnt: samples, and reconstructions from several noise levels."""
+"""Grids of images that show what a denoiser has learnt: samples, reconstructions at several noise levels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN_SIGMAS = (0.1, 0.25, 0.5, 1.0)
 def sample(
     denoiser: Denoiser, shape: tuple[int, int, int], count: int, *, seed: int, inference_steps: int = 50
 ) -> Float[Tensor, "n c h w"]:
-    """Draw `count` images (channel, height, width) in [0, 1] by deterministic DDIM (Song et al. 2021, eq. 12)."""
+    """Draw `count` images of `shape` in [0, 1] by deterministic DDIM (Song et al. 2021, eq. 12)."""
     scheduler = DDIMScheduler.from_config(denoiser.scheduler.config)
     scheduler.set_timesteps(min(inference_steps, scheduler.config.num_train_timesteps))
     device = denoiser.alphas_cumprod.device
@@ -38,7 +38,7 @@ def sample(
 def reconstruction_rows(
     denoiser: Denoiser, images: Float[Tensor, "n c h w"], sigmas: Sequence[float], *, seed: int
 ) -> Float[Tensor, "rows c h w"]:
-    """Return the images, then for each sigma the noisy images and their one-shot reconstructions, each a row of n."""
+    """Return the images, then for each sigma the noisy images and their reconstructions, each a row of n."""
     generator = torch.Generator().manual_seed(seed)
     device = denoiser.alphas_cumprod.device
     clean = images.to(device)

@@ -1,8 +1,8 @@
 """Train the network of the diffusion detector: accelerate launch train_ddpm.py --config configs/digits.yaml
 
-The model sees u = 2 x - 1 for images x in [0, 1]. A step draws timesteps t uniformly from the trained range and
-noise e, and takes the mean squared error between the prediction from sqrt(abar_t) u + sqrt(1 - abar_t) e and its
-target (Ho et al. 2020, eq. 14; Salimans and Ho 2022 for the sample and v predictions).
+The model sees u = 2 x - 1 for images x in [0, 1]. A step draws timesteps t uniformly from the trained range
+and noise e, and takes the mean squared error between the prediction from sqrt(abar_t) u + sqrt(1 - abar_t) e
+and its target (Ho et al. 2020, eq. 14; Salimans and Ho 2022 for the sample and v predictions).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> Path:
     loss = denoising_loss(denoiser, config)
     held_out = split.calibration.images[:8]
 
-    def draw(averaged: nn.Module, step: int) -> None:
+    def draw(averaged: Denoiser, step: int) -> None:
         draw_grids(
             averaged,
             held_out,
@@ -128,8 +128,8 @@ def loss_weights(denoiser: Denoiser, config: TrainConfig) -> Float[Tensor, " ste
     """Weight of each timestep, of mean 1 over the trained range.
 
     `clean` counts the error of the clean image that a prediction implies: by the closed forms of
-    `Denoiser.clean_from_prediction` that is the squared error of the prediction times (1 - abar) / abar for the noise,
-    times 1 - abar for v, and itself for the sample.
+    `Denoiser.clean_from_prediction` that is the squared error of the prediction times (1 - abar) / abar for
+    the noise, times 1 - abar for v, and itself for the sample.
     """
     abar = denoiser.alphas_cumprod.double()
     if config.loss_weighting == "prediction" or config.prediction_type == "sample":
@@ -140,7 +140,7 @@ def loss_weights(denoiser: Denoiser, config: TrainConfig) -> Float[Tensor, " ste
 
 
 def denoising_loss(denoiser: Denoiser, config: TrainConfig) -> BatchLoss:
-    """Return the loss of one batch of images in [0, 1]; `denoiser` is the bare network, already on its device."""
+    """Return the loss of a batch of images in [0, 1]; `denoiser` is the bare network, on its device."""
     first, last = trained_timesteps(denoiser, config)
     weights = loss_weights(denoiser, config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,8 @@ class Rows(Dataset[tuple[Tensor, ...]]):
 class BatchOrder(Sampler[list[int]]):
     """Batches `first` to `last` of an endless walk through shuffled epochs, as lists of row numbers.
 
-    The order of epoch e depends on (seed, e) alone, so a walk can begin at any batch. Batches run over the end of an
-    epoch: all have `batch_size` rows, even when there are fewer rows than that.
+    The order of epoch e depends on (seed, e) alone, so a walk can begin at any batch. Batches run over the
+    end of an epoch: all have `batch_size` rows, even when there are fewer rows than that.
     """
 
     drop_last = False  # read by accelerate, as is batch_size
@@ -78,5 +79,5 @@ def batch_loader(
     )
 
 
-def _as_it_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _as_it_is(batch: Any) -> Any:
     return batch

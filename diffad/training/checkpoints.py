@@ -1,7 +1,7 @@
 """Checkpoint folders `checkpoint-N` from which a training resumes to the same bits.
 
-A checkpoint is a few safetensors files and one JSON; nothing in it is a pickle. It is written under another name
-and renamed when whole, so a process killed at any moment leaves either all of it or none.
+A checkpoint is a few safetensors files and one JSON; nothing in it is a pickle. It is written under another
+name and renamed when whole, so a process killed at any moment leaves either all of it or none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def list_checkpoints(folder: Path | str) -> list[tuple[int, Path]]:
 
 
 def find_checkpoint(folder: Path | str, resume: str | None) -> Path | None:
-    """Return the checkpoint that `resume` names: None, `latest` (of `folder`; None if it has none), or a path.
+    """Return the checkpoint that `resume` names: None, `latest` of `folder` (None if it has none), or a path.
 
     Raises:
         InputError: the path is not a checkpoint. A missing one never means a fresh start.
@@ -60,7 +60,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/checkpoint-{step}`: one safetensors file for each entry of `tensors`, and `state.json`.
 
-    Afterwards only the newest `limit` checkpoints stay. Finite floats survive JSON unchanged (repr round-trips).
+    Afterwards only the newest `limit` checkpoints stay. JSON keeps finite floats to the bit.
     """
     folder = Path(folder)
     final = folder / f"checkpoint-{step}"
@@ -99,7 +99,8 @@ def remove_unfinished(folder: Path | str) -> None:
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split an optimiser's state into tensors (keys `parameter.name`) and JSON values."""
     whole = optimizer.state_dict()
-    tensors, values = {}, {}
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     for index, entries in whole["state"].items():
         for name, value in entries.items():
             (tensors if isinstance(value, Tensor) else values)[f"{index}.{name}"] = value

@@ -1,7 +1,7 @@
 """Starting accelerate: the device, the processes that really run, and the threads of each.
 
-On a CPU `accelerate launch` starts one process whatever `--num_processes` says, and sets OMP_NUM_THREADS=1 without
-a word. Both are caught here: the first is refused, the second is put right.
+On a CPU `accelerate launch` starts one process whatever `--num_processes` says, and sets OMP_NUM_THREADS=1
+without a word. Both are caught here: the first is refused, the second is put right.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
@@ -28,7 +27,7 @@ def start_accelerator(
     log_with: str | None = None,
     project_dir: Path | str | None = None,
 ) -> Accelerator:
-    """Return an `Accelerator` on the accelerator of the machine, or on its CPU, with one line to stderr on what runs.
+    """Return an `Accelerator` on the machine's accelerator, or on its CPU; one line to stderr says which.
 
     Raises:
         InputError: fewer processes run than were asked for, or a strategy that shards the weights.
@@ -37,7 +36,7 @@ def start_accelerator(
     AcceleratorState._reset_state()
     GradientState._reset_state()
     accelerator = Accelerator(
-        # Without this, torchrun on a machine without an accelerator starts processes that know nothing of each other.
+        # else torchrun on a machine without an accelerator starts processes that know nothing of each other
         cpu=not torch.accelerator.is_available(),
         mixed_precision=mixed_precision,
         gradient_accumulation_steps=gradient_accumulation_steps,
@@ -47,8 +46,8 @@ def start_accelerator(
     )
     if accelerator.distributed_type not in _SUPPORTED:
         raise InputError(
-            f"launched with {accelerator.distributed_type.value}: training supports one process or plain data "
-            "parallelism (accelerate launch --multi_gpu), not sharded weights"
+            f"launched with {accelerator.distributed_type.value}: training supports one process or plain "
+            "data parallelism (accelerate launch --multi_gpu), not sharded weights"
         )
     launcher = _launcher_arguments()
     _check_world_size(accelerator.num_processes, launcher)
@@ -80,7 +79,7 @@ def _use_all_cores(launcher: list[str] | None) -> None:
     """Undo the single thread that `accelerate launch` sets for one process unless it was asked for."""
     if launcher is None or _option(launcher, "num_cpu_threads_per_process") is not None:
         return
-    cores = min(psutil.cpu_count(logical=False) or 1, len(psutil.Process().cpu_affinity() or [0]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if os.environ.get("OMP_NUM_THREADS") == "1" and cores > 1:
         say(
             f"accelerate launch set 1 thread; using {cores} (--num_cpu_threads_per_process decides otherwise)"
@@ -89,10 +88,13 @@ def _use_all_cores(launcher: list[str] | None) -> None:
 
 
 def _launcher_arguments() -> list[str] | None:
-    """Return the arguments of the `accelerate launch` that started this process; None if nothing of the kind did."""
+    """Return the words after `accelerate launch` if that started this process, else None.
+
+    Read from /proc, so on other systems than Linux nothing is known and nothing is put right.
+    """
     try:
-        command: list[str] = psutil.Process(os.getppid()).cmdline()
-    except psutil.Error:
+        command = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
+    except OSError:
         return None
     for position, word in enumerate(command[:4]):
         if word == "launch" and Path(command[position - 1]).name in ("accelerate", "accelerate.exe"):

@@ -24,7 +24,7 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 
 
 class StepLog:
-    """Appends rows to `path`, after dropping what an interrupted run wrote beyond the step it resumes from."""
+    """Appends rows to `path`, after dropping what a stopped run wrote beyond the step it resumes from."""
 
     def __init__(self, path: Path | str, *, resumed_at: int) -> None:
         self.path = Path(path)

@@ -20,7 +20,7 @@ from certify.checks import InputError
 from diffad.training.batches import DRAWS, key
 from diffad.training.checkpoints import list_checkpoints
 from diffad.training.log import StepLog
-from diffad.training.state import Training
+from diffad.training.state import Network, Training
 
 BatchLoss = Callable[[nn.Module, tuple[Tensor, ...], torch.Generator], Tensor]
 
@@ -69,17 +69,17 @@ class _Interval:
 
 
 def run(
-    training: Training,
+    training: Training[Network],
     batch_loss: BatchLoss,
     *,
     config: dict[str, Any],
-    draw_images: Callable[[nn.Module, int], None] | None = None,
+    draw_images: Callable[[Network, int], None] | None = None,
 ) -> None:
     """Train from `training.step` to `training.total_steps`, then write the last checkpoint.
 
-    `batch_loss(model, batch, generator)` returns the mean loss of a batch and draws from `generator` only; dropout
-    follows the global generator, which is set for every batch and given back at the end. `draw_images(averaged
-    network, step)` is called in the main process.
+    `batch_loss(model, batch, generator)` returns the mean loss of a batch and draws from `generator` only;
+    dropout follows the global generator, which is set for every batch and given back at the end.
+    `draw_images(averaged network, step)` is called in the main process.
 
     Raises:
         DivergedError: loss or gradient is not finite; nothing was saved since.
@@ -122,7 +122,7 @@ def run(
             interval = _Interval()
 
 
-def _bar(training: Training) -> tqdm[Any]:
+def _bar(training: Training[Any]) -> tqdm[Any]:
     """A progress bar on stderr; none without a terminal, and one for all processes."""
     return tqdm(
         total=training.total_steps,
@@ -135,9 +135,13 @@ def _bar(training: Training) -> tqdm[Any]:
 
 
 def _one_batch(
-    training: Training, batch_loss: BatchLoss, batch: tuple[Tensor, ...], number: int, interval: _Interval
+    training: Training[Any],
+    batch_loss: BatchLoss,
+    batch: tuple[Tensor, ...],
+    number: int,
+    interval: _Interval,
 ) -> bool:
-    """Go forward and backward on batch `number` of this process; return whether this completed an optimiser step."""
+    """Go forward and backward on this process's batch `number`; return whether an optimiser step was made."""
     accelerator, options = training.accelerator, training.options
     seed = key(options.seed, DRAWS, number, accelerator.process_index)
     torch.manual_seed(seed)  # dropout reads the global generator
@@ -162,7 +166,7 @@ def _one_batch(
 
 
 def _summary(
-    training: Training, interval: _Interval, rate: float, stop: StopRequest
+    training: Training[Any], interval: _Interval, rate: float, stop: StopRequest
 ) -> tuple[dict[str, Any], bool]:
     """Return the line of the log and whether any process was asked to stop; the processes agree on both.
 
@@ -178,10 +182,10 @@ def _summary(
     loss, norm, asks = accelerator.reduce(mine, reduction="mean").tolist()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         kept = list_checkpoints(options.output_dir)
+        where = f"the last checkpoint is {kept[-1][1]}" if kept else "no checkpoint was written yet"
         raise DivergedError(
             f"training diverged: loss {loss}, gradient norm {norm} in the {len(interval.norms)} steps up to "
-            f"{training.step}; {f'the last checkpoint is {kept[-1][1]}' if kept else 'no checkpoint was written yet'}; "
-            "try a smaller --learning_rate"
+            f"{training.step}; {where}; start again with a smaller --learning_rate"
         )
     seconds = time.perf_counter() - interval.began
     images = len(interval.losses) * options.train_batch_size * accelerator.num_processes

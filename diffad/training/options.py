@@ -14,8 +14,20 @@ Schedule = Literal[
 
 # What may differ between a checkpoint and the run that resumes from it.
 FREE_ON_RESUME = frozenset(
-    "output_dir overwrite_output_dir num_epochs max_train_steps dataloader_num_workers checkpointing_steps "
-    "checkpoints_total_limit resume_from_checkpoint save_images_steps logging_steps logger logging_dir".split()
+    {
+        "output_dir",
+        "overwrite_output_dir",
+        "num_epochs",
+        "max_train_steps",
+        "dataloader_num_workers",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+        "resume_from_checkpoint",
+        "save_images_steps",
+        "logging_steps",
+        "logger",
+        "logging_dir",
+    }
 )
 
 
@@ -74,11 +86,15 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        counts = (
-            "train_batch_size gradient_accumulation_steps num_epochs max_train_steps checkpointing_steps "
-            "checkpoints_total_limit logging_steps"
-        )
-        for name in counts.split():
+        for name in (
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "num_epochs",
+            "max_train_steps",
+            "checkpointing_steps",
+            "checkpoints_total_limit",
+            "logging_steps",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}: got {value}, need at least 1")
@@ -98,6 +114,6 @@ class TrainingOptions:
         total = self.max_train_steps or self.num_epochs * math.ceil(images / a_step)
         if self.lr_scheduler != "constant" and self.lr_warmup_steps >= total:
             raise InputError(
-                f"lr_warmup_steps: got {self.lr_warmup_steps} for a training of {total} steps; use fewer, or train longer"
+                f"lr_warmup_steps: got {self.lr_warmup_steps} for a training of {total} steps; need fewer"
             )
         return total

@@ -20,8 +20,8 @@ def start_run(options: TrainingOptions, config: dict[str, Any]) -> tuple[Acceler
     """Return the accelerator and the checkpoint to resume from, None for a fresh start.
 
     Raises:
-        InputError: the output folder holds another run's checkpoints and nothing says what to do with them; the
-            checkpoint asked for is missing; the logger is not installed; processes are missing.
+        InputError: the output folder holds checkpoints and nothing says what to do with them; the checkpoint
+            asked for is missing; the logger is not installed; processes are missing.
     """
     if options.logger == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--logger tensorboard: tensorboard is not installed; pip install 'diffad[track]'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -27,9 +27,11 @@ from diffad.training.checkpoints import (
 )
 from diffad.training.options import FREE_ON_RESUME, TrainingOptions
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @dataclass
-class Training:
+class Training(Generic[Network]):
     """A network with everything that changes while it is trained. Make one with `Training.prepare`."""
 
     accelerator: Accelerator
@@ -37,7 +39,7 @@ class Training:
     total_steps: int
     step: int
     """Optimiser steps done."""
-    module: nn.Module
+    module: Network
     """The bare network: parameters, no wrapper."""
     model: nn.Module
     """The network as accelerate wraps it; losses call this one."""
@@ -46,25 +48,25 @@ class Training:
     ema: EMAModel | None
     loader: DataLoader[tuple[Tensor, ...]]
     """The batches of the steps still to do, for this process."""
-    _blank: nn.Module
+    _blank: Network
     """A copy of the network that accelerate never touched, to receive the averaged weights."""
 
     @classmethod
     def prepare(
         cls,
         accelerator: Accelerator,
-        module: nn.Module,
+        module: Network,
         tensors: tuple[Tensor, ...],
         options: TrainingOptions,
         *,
         config: dict[str, Any],
         checkpoint: Path | None = None,
     ) -> Self:
-        """Set up the training of `module` on `tensors` (common first axis), at the state of `checkpoint` if given.
+        """Set up the training of `module` on `tensors` (common first axis), where `checkpoint` left it if given.
 
-        `config` is stored in checkpoints; a checkpoint of another one is refused, naming the options that differ.
-        The learning-rate schedule is built after `accelerator.prepare` and counts optimiser steps, so it is the same
-        for every accumulation and number of processes.
+        `config` is stored in checkpoints; one of another configuration is refused, naming what differs. The
+        learning-rate schedule is built after `accelerator.prepare` and counts optimiser steps, so it is the
+        same for every accumulation and number of processes.
         """
         saved_tensors, saved = load_checkpoint(checkpoint) if checkpoint else ({}, None)
         if saved is not None:
@@ -129,8 +131,8 @@ class Training:
             save_checkpoint(self.options.output_dir, self.step, tensors, state, limit=limit)
         self.accelerator.wait_for_everyone()
 
-    def averaged(self) -> nn.Module:
-        """Return a copy of the network with the averaged weights (the plain ones without EMA), in eval mode."""
+    def averaged(self) -> Network:
+        """Return a copy of the network with the averaged weights (the plain ones without EMA), to evaluate."""
         self._blank.load_state_dict(self.module.state_dict())
         if self.ema is not None:
             self.ema.copy_to(self._blank.parameters())
@@ -146,10 +148,9 @@ class Training:
             self.ema.optimization_step = state["ema_step"]
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if state["threads"] != torch.get_num_threads():
-            say(
-                f"{state['threads']} threads before, {torch.get_num_threads()} now: not the same to the last bit"
-            )
+        threads = torch.get_num_threads()
+        if state["threads"] != threads:
+            say(f"{state['threads']} threads before, {threads} now: the result will differ in the last bits")
 
     def _names(self) -> list[str]:
         return [name for name, _ in self.module.named_parameters()]
@@ -177,5 +178,6 @@ def _check_same_run(state: dict[str, Any], config: dict[str, Any], processes: in
     ]
     if different:
         raise InputError(
-            f"{path} is of another run ({'; '.join(different)}): use another --output_dir, or --overwrite_output_dir"
+            f"{path} is of another run ({'; '.join(different)}): use another --output_dir, "
+            "or --overwrite_output_dir"
         )
