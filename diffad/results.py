@@ -32,8 +32,8 @@ def write_run(
 ) -> Run:
     """Write conditions to a run folder, and return the folder's whole content.
 
-    A folder that already holds a run keeps its other conditions; one that it holds already is replaced whole, so
-    that rows of two runs never mix. The data must be the same. `replace=True` forgets what was there.
+    A folder that holds a run keeps its other conditions; one that it holds already is replaced whole, so that
+    rows of two runs never mix. The data must be the same. `replace=True` forgets what was there.
     """
     folder = Path(folder)
     fresh = list(conditions)

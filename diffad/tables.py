@@ -33,10 +33,11 @@ HALF = 0.5  # what a constant score certifies at every radius, since ties count 
 def auroc_table(run: Run) -> list[Row]:
     """One row for each condition and side: the metrics with what they rest on, ready for JSON.
 
-    Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image) and
-    alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound); infinite, the
-    share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None without one);
-    `*_interval`, the 95 % Clopper-Pearson interval of a rate over the test images (fpr95: its threshold given).
+    Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
+    and alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound);
+    infinite, the share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None
+    without one); `*_interval`, the 95 % Clopper-Pearson interval of a rate over the test images (fpr95: its
+    threshold given).
     The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
     """
     return [_row(run, condition, side) for condition in run.conditions for side in _sides(run, condition)]

@@ -1,0 +1,147 @@
+"""The headline figure: certified and attacked AUROC against the L2 radius, the gap between them shaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from certify.checks import InputError
+from certify.types import FloatArray, Side
+from diffad.conditions import Run, Subject
+from diffad.plots.style import LIGHT, Theme, new_figure, style
+from diffad.tables import HALF, Row, auroc_table, find, subject_of
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one subject adds to the headline: clean AUROC, and (radii, values) certified and attacked."""
+
+    label: str
+    subject: Subject
+    clean: float | None
+    certified: tuple[FloatArray, FloatArray]
+    attacked: tuple[FloatArray, FloatArray]
+
+
+def curves(runs: Iterable[Run], side: Side = "both") -> list[Curve]:
+    """Curves of every subject against the L2 radius; the total level first, then the largest n."""
+    found = []
+    for run in runs:
+        rows = auroc_table(run)
+        for subject in run.subjects:
+            own = [row for row in rows if subject_of(row) == subject]
+            clean = find(own, condition="clean")
+            start = [] if clean is None else [(0.0, float(clean["auroc"]))]
+            certified = _points(own, "certified", side)
+            attacked = _points(own, "attack", side)
+            if attacked:
+                attacked = sorted({**dict(start), **dict(attacked)}.items())
+            value = None if clean is None else float(clean["auroc"])
+            found.append(Curve(subject.label, subject, value, _columns(certified), _columns(attacked)))
+    return found
+
+
+def _points(rows: list[Row], condition: str, side: Side) -> list[tuple[float, float]]:
+    chosen = [r for r in rows if (r["condition"], r["norm"], r["side"]) == (condition, "l2", side)]
+    # Later entries win: the per-image convention gives way to the total level, a small n to a large one.
+    chosen.sort(key=lambda row: (row["radius"], row["alpha_kind"] != "per_image", row["n"]))
+    return sorted({float(row["radius"]): float(row["auroc"]) for row in chosen}.items())
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatArray]:
+    array = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def gap(curve: Curve) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Radii with the certified and the attacked value, straight between measured points, where both exist."""
+    (r_low, low), (r_high, high) = curve.certified, curve.attacked
+    if min(len(r_low), len(r_high)) < 2:
+        empty = np.empty(0)
+        return empty, empty, empty
+    radii = np.union1d(r_low, r_high)
+    radii = radii[(radii >= max(r_low[0], r_high[0])) & (radii <= min(r_low[-1], r_high[-1]))]
+    return radii, np.interp(radii, r_low, low), np.interp(radii, r_high, high)
+
+
+def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) -> Any:
+    """Certified and attacked AUROC against the L2 radius, one colour a subject, the gap shaded."""
+    series = curves(runs, side)
+    if not any(len(curve.certified[0]) or len(curve.attacked[0]) for curve in series):
+        raise InputError("headline figure: no certified and no attacked result in L2; run certify first")
+    with style(theme):
+        figure, axes = new_figure(7.2, 4.9 + 0.22 * ((len(series) + 1) // 2))
+        for number, curve in enumerate(series):
+            _draw_curve(axes, curve, theme.series[number % len(theme.series)], theme)
+        _draw_half(axes, theme)
+        right = max(float(r.max()) for c in series for r in (c.certified[0], c.attacked[0]) if len(r))
+        axes.set(xlim=(-0.02 * right, 1.03 * right), ylim=(-0.02, 1.03))
+        axes.set_xlabel("L2 size of the attack on each image (pixel values in [0, 1])")
+        axes.set_ylabel("AUROC" if side == "both" else f"AUROC, side {side} attacked")
+        _headline_legends(figure, series, theme)
+    return figure
+
+
+def _draw_curve(axes: Any, curve: Curve, colour: str, theme: Theme) -> None:
+    radii, low, high = gap(curve)
+    axes.fill_between(radii, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(*curve.certified, color=colour, linewidth=2.0, marker="o", markersize=4.0, zorder=3)
+    axes.plot(*curve.attacked, color=colour, linewidth=1.6, linestyle=(0, (4, 2)), marker="v", markersize=4.5)
+    if curve.clean is not None:
+        options = {"color": colour, "markersize": 8, "zorder": 4, "clip_on": False}
+        axes.plot([0.0], [curve.clean], marker="D", markeredgecolor=theme.paper, **options)
+
+
+def _draw_half(axes: Any, theme: Theme) -> None:
+    axes.axhline(HALF, color=theme.muted, linewidth=1.1, linestyle=":", zorder=1)
+    axes.annotate(
+        "a constant score certifies .5",
+        (0.005, HALF),
+        xycoords=("axes fraction", "data"),
+        xytext=(2, -4),
+        textcoords="offset points",
+        va="top",
+        fontsize=8.5,
+        color=theme.muted,
+    )
+
+
+def _headline_legends(figure: Any, series: list[Curve], theme: Theme) -> None:
+    """One legend for who (colour, above the axes) and one for what (line style, below)."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    who = [
+        Line2D([], [], color=theme.series[i % len(theme.series)], linewidth=3.5, label=curve.label)
+        for i, curve in enumerate(series)
+    ]
+    figure.legend(handles=who, loc="outside upper left", ncols=2, columnspacing=1.8, handlelength=1.2)
+    certified = Line2D([], [], color=theme.muted, marker="o", markersize=4, linewidth=2.0)
+    attacked = Line2D([], [], color=theme.muted, marker="v", markersize=4.5, linestyle=(0, (4, 2)))
+    unknown = Patch(color=theme.muted, alpha=0.25, linewidth=0)
+    clean = Line2D([], [], color=theme.muted, marker="D", linestyle="")
+    figure.legend(
+        [attacked, certified, clean, unknown],
+        [
+            "attacked: the truth is at most this",
+            "certified: the truth is at least this",
+            "clean",
+            "not known",
+        ],
+        loc="outside lower center",
+        ncols=2,
+        columnspacing=1.8,
+        fontsize=9,
+    )
+
+
+def pick_radius(run: Run, subject: Subject) -> float | None:
+    """The radius to illustrate: the largest that still certifies something, else the smallest above 0."""
+    radii, values = next(curve for curve in curves([run]) if curve.subject == subject.score).certified
+    good = radii[(values > HALF) & (radii > 0)]
+    if len(good):
+        return float(good.max())
+    return float(radii[radii > 0].min()) if (radii > 0).any() else None
