@@ -1,0 +1,70 @@
+"""Images by class that are not read yet, so that a protocol reads only the ones it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certify.console import progress
+from diffad.data.defects import DefectStyle
+from diffad.data.records import GOOD, Record
+
+READERS = 8  # decoding leaves Python's lock, so a few threads hide the latency of a disk
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One side (train or test) of a data set.
+
+    `read(place)` returns the image, float32 (channel, height, width) in [0, 1], and its mask, bool (height,
+    width), or None; it may be called from several threads.
+    """
+
+    identifiers: tuple[str, ...]
+    classes: tuple[str, ...]
+    read: Callable[[int], tuple[Tensor, Tensor | None]]
+    groups: tuple[str | None, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.identifiers)
+
+    def records(self, places: Sequence[int], *, anomalous: bool, prefix: str = "") -> list[Record]:
+        """Read the images at `places`; an anomaly's defect kind is its class, with `prefix` before it."""
+        with ThreadPoolExecutor(READERS) as readers:
+            try:
+                pictures = list(progress(readers.map(self.read, places), "reading images", len(places)))
+            except BaseException:
+                readers.shutdown(cancel_futures=True)
+                raise
+        return [
+            Record(
+                image,
+                int(anomalous),
+                self.identifiers[place],
+                prefix + self.classes[place] if anomalous else GOOD,
+                None if self.groups is None else self.groups[place],
+                mask if mask is not None or anomalous else torch.zeros(image.shape[1:], dtype=torch.bool),
+            )
+            for place, (image, mask) in zip(places, pictures, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set by class, before a protocol says what is normal.
+
+    `style` says what synthetic defects suit it, `held_out` the share of train normals that calibration and
+    validation take each, `balanced` whether the test takes as many anomalies as normals when no limit is
+    given.
+    """
+
+    name: str
+    train: Pool
+    test: Pool
+    style: DefectStyle
+    held_out: float = 0.1
+    balanced: bool = False
