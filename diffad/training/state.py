@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -61,8 +61,8 @@ class Training(Generic[Network]):
         *,
         config: dict[str, Any],
         checkpoint: Path | None = None,
-    ) -> Self:
-        """Set up the training of `module` on `tensors` (common first axis), where `checkpoint` left it if given.
+    ) -> Training[Network]:
+        """Set up the training of `module` on `tensors` (common first axis), as `checkpoint` left it if given.
 
         `config` is stored in checkpoints; one of another configuration is refused, naming what differs. The
         learning-rate schedule is built after `accelerator.prepare` and counts optimiser steps, so it is the
@@ -132,7 +132,7 @@ class Training(Generic[Network]):
         self.accelerator.wait_for_everyone()
 
     def averaged(self) -> Network:
-        """Return a copy of the network with the averaged weights (the plain ones without EMA), to evaluate."""
+        """Return a copy of the network with the averaged weights (without EMA the plain ones)."""
         self._blank.load_state_dict(self.module.state_dict())
         if self.ema is not None:
             self.ema.copy_to(self._blank.parameters())
