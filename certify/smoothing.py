@@ -92,6 +92,8 @@ class SmoothedDetector:
     Attributes:
         threshold_: set by `calibrate`; `score > threshold_` flags.
         lipschitz: the constant L of the certificate.
+        base: the score of (clean, noisy) that is drawn under noise, differentiable where the detector is;
+            None for `none`.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class SmoothedDetector:
         self.n, self.alpha, self.percentile, self.seed = n, alpha, percentile, seed
         self.batch_size, self.device = batch_size, device
         self.threshold_: float | None = None
-        self._base: NoisyScore | None = None
+        self.base: NoisyScore | None = None
         if smoothing == "none":
             _check_eval(detector)
             _need(detector, "score_interval", smoothing)
@@ -122,7 +124,7 @@ class SmoothedDetector:
         elif sigma is None:
             raise InputError(f"sigma: smoothing {smoothing!r} needs one, for example 0.25")
         else:
-            self._base, self.lipschitz = make_base(detector, smoothing, sigma=sigma, purifier=purifier)
+            self.base, self.lipschitz = make_base(detector, smoothing, sigma=sigma, purifier=purifier)
 
     def noisy_scores(
         self,
@@ -132,10 +134,10 @@ class SmoothedDetector:
         store: ScoreStore | None = None,
     ) -> FloatArray:
         """Draw the scores (images, n) from which all else follows. See `sample_scores`."""
-        if self._base is None or self.sigma is None:
+        if self.base is None or self.sigma is None:
             raise InputError("smoothing 'none' draws no noise; use bounds, score, predict or radius")
         return sample_scores(
-            self._base,
+            self.base,
             images,
             indices,
             sigma=self.sigma,
