@@ -2,6 +2,7 @@
 
 from diffad.attacks.pgd import SCHEDULES, attack_curve, pgd
 from diffad.attacks.result import AttackResult
+from diffad.attacks.smoothed import attack_smoothed, soft_percentile
 from diffad.attacks.threat import NORMS, AttackError, Norm, ThreatModel, parse_eps
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "Norm",
     "ThreatModel",
     "attack_curve",
+    "attack_smoothed",
     "parse_eps",
     "pgd",
+    "soft_percentile",
 ]

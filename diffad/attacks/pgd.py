@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from certify.checks import InputError, check_choice, check_images
+from certify.sampler import check_indices
 from certify.types import FloatArray, ScoreFunction
 from diffad.attacks.objective import (
     GradientCount,
@@ -33,10 +34,13 @@ def step_sizes(eps: float, steps: int, schedule: str) -> list[float]:
 
     `constant`: 2.5 * eps / steps, the rule of the literature. `cosine`: from 0.25 * eps down to 0; below 19
     steps it starts larger, so that the sum of all steps is never under 2.5 * eps and one step is FGSM.
+    At eps = 0 there is nowhere to go, and no step.
     """
     check_choice(schedule, SCHEDULES, "schedule")
     if steps < 1:
         raise InputError(f"steps: got {steps}, need at least 1")
+    if eps == 0:
+        return []
     if schedule == "constant":
         return [2.5 * eps / steps] * steps
     first = eps * max(0.25, 5.0 / (steps + 1))
@@ -73,7 +77,7 @@ def pgd(
     threat = ThreatModel.parse(norm, eps)
     check_images(images)
     label_array = check_attack_labels(labels, len(images))
-    names = check_indices(indices, len(images))
+    names = check_indices(range(len(images)) if indices is None else indices, len(images))
     check_eval_mode(score)
     sizes = step_sizes(threat.eps, steps, schedule)
     if restarts < 1:
@@ -98,6 +102,8 @@ def pgd(
     candidates = torch.cat(found)
 
     rescored = score_batches(score, candidates.flip(0), batch_size, device)[::-1]
+    unmoved = (candidates == images.detach().cpu()).flatten(1).all(1).numpy()
+    rescored = np.where(unmoved, clean_scores, rescored)  # the same image: no rounding of another batch
     best = keep_worse(label_array, (images.detach().cpu(), clean_scores), (candidates, rescored))
     if previous is not None:
         best = keep_worse(label_array, (previous.images, previous.scores), best)
@@ -169,11 +175,3 @@ def batches(count: int, batch_size: int) -> Iterator[slice]:
         raise InputError(f"batch_size: got {batch_size}, need at least 1")
     for start in range(0, count, batch_size):
         yield slice(start, start + batch_size)
-
-
-def check_indices(indices: Sequence[int] | None, count: int) -> list[int]:
-    """Return the image indices that key all randomness: distinct, not negative, one an image."""
-    names = list(range(count)) if indices is None else [int(index) for index in indices]
-    if len(names) != count or len(set(names)) != count or min(names) < 0:
-        raise InputError(f"indices: need {count} distinct numbers of at least 0, one an image")
-    return names

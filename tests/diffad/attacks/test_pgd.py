@@ -272,7 +272,7 @@ def test_a_curve_never_improves_with_the_radius_and_reuses_what_it_found():
         ({"restarts": 0}, "restarts"),
         ({"batch_size": 0}, "batch_size"),
         ({"schedule": "linear"}, "cosine, constant"),
-        ({"indices": [0, 0, 1, 2, 3, 4]}, "indices"),
+        ({"indices": [0, 1, 2, 3, 4, -5]}, "indices"),
         ({"images": images_around_grey() + 1}, "need \\[0, 1\\]"),
     ],
 )
