@@ -167,7 +167,8 @@ def percentile_scores(noisy_scores: Any, percentile: float = 0.5) -> FloatArray:
         raise InputError(
             f"noisy_scores: image {image} has NaN in {invalid[image]} of {scores.shape[1]} draws"
         )
-    rank = max(1, math.ceil(percentile * scores.shape[1]))
+    # The rounding keeps 0.07 * 100 at rank 7 whatever the last bit of the product.
+    rank = max(1, math.ceil(round(percentile * scores.shape[1], 9)))
     return np.asarray(np.partition(scores, rank - 1, axis=1)[:, rank - 1], dtype=np.float64)
 
 

@@ -59,7 +59,8 @@ class ScoreStore:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since numpy leaves the handle of a damaged archive to the garbage collector.
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 scores, stored_digest = file["scores"], str(file["digest"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: cannot be read ({error}); delete it and run again") from error
