@@ -21,10 +21,11 @@ from certify.certificate import (
 from certify.checks import InputError
 from certify.metrics import auroc, average_precision, fpr_at_tpr, rate_interval, tpr_fpr_at_threshold
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
-from certify.smoothing import WAYS, SmoothedDetector, make_base
+from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
 from certify.text import ceil_text, floor_text
 from certify.types import SIDES, ScoreBounds, Side
+from certify.ways import WAYS, Way, make_base
 
 __all__ = [
     "NOISE_CHUNK",
@@ -36,6 +37,7 @@ __all__ = [
     "ScoreStore",
     "Side",
     "SmoothedDetector",
+    "Way",
     "all_infinite",
     "alpha_per_image",
     "auroc",

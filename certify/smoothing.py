@@ -1,11 +1,4 @@
-"""SmoothedDetector: the percentile of a detector's score under Gaussian noise, in four ways.
-
-| way         | the smoothed score                 | reads                | Lipschitz term |
-|-------------|------------------------------------|----------------------|----------------|
-| `input`     | A(x + noise)                       | x + noise            | 0              |
-| `denoise`   | A(R(x + noise))                    | x + noise            | 0              |
-| `reference` | S(x, R(x + noise))                 | x and x + noise      | L of S in x    |
-| `none`      | A(x), no noise                     | x                    | L of A         |
+"""SmoothedDetector: the percentile of a detector's score under Gaussian noise, in one of four ways.
 
 What is certified is the percentile under *fresh* noise. A detector deployed with fixed, known noise is
 another object.
@@ -15,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from certify.certificate import (
     certified_radius,
@@ -30,45 +23,11 @@ from certify.certificate import (
     percentile_scores,
     predict_scores,
 )
-from certify.checks import InputError, check_choice, check_images, check_positive, check_probability
+from certify.checks import InputError, check_choice, check_images, check_probability
 from certify.sampler import NoisyScore, sample_scores, sampling_config
 from certify.store import ScoreStore
-from certify.types import FloatArray, ScoreBounds, ScoreFunction
-
-Way: TypeAlias = Literal["input", "denoise", "reference", "none"]
-WAYS: tuple[Way, ...] = ("input", "denoise", "reference", "none")
-
-
-def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) -> tuple[NoisyScore, float]:
-    """Return the score to be drawn under noise and the Lipschitz constant of its split certificate.
-
-    Args:
-        detector: `input` and `denoise` need `score(images)`, or a plain callable; `reference` needs
-            `score_pair(reference, reconstruction)` and a float `pair_lipschitz`.
-        way: `input`, `denoise` or `reference`.
-        sigma: the noise that is added; given to `reconstruct(noisy, sigma)`.
-        purifier: an object with `reconstruct(noisy, sigma)` that reads the noisy image only; the detector
-            itself if None.
-
-    Raises:
-        InputError: if the detector lacks what the way needs, or is in training mode.
-    """
-    check_choice(way, WAYS, "smoothing")
-    check_positive(sigma, "sigma")
-    for module in (detector, purifier):
-        _check_eval(module)
-    if way == "none":
-        raise InputError("smoothing 'none' adds no noise: its bounds come from score_interval and lipschitz")
-    if way == "input":
-        score = _score_of(detector)
-        return lambda clean, noisy: score(noisy), 0.0
-    reconstruct = _need(detector if purifier is None else purifier, "reconstruct", way)
-    if way == "denoise":
-        score = _score_of(detector)
-        return lambda clean, noisy: score(reconstruct(noisy, sigma)), 0.0
-    score_pair = _need(detector, "score_pair", way)
-    lipschitz = _constant(detector, "pair_lipschitz", way)
-    return lambda clean, noisy: score_pair(clean.expand_as(noisy), reconstruct(noisy, sigma)), lipschitz
+from certify.types import FloatArray, ScoreBounds
+from certify.ways import WAYS, Way, check_eval, make_base, needed_method, proven_constant
 
 
 class SmoothedDetector:
@@ -118,9 +77,9 @@ class SmoothedDetector:
         self.threshold_: float | None = None
         self.base: NoisyScore | None = None
         if smoothing == "none":
-            _check_eval(detector)
-            _need(detector, "score_interval", smoothing)
-            self.lipschitz = _constant(detector, "lipschitz", smoothing)
+            check_eval(detector)
+            needed_method(detector, "score_interval", smoothing)
+            self.lipschitz = proven_constant(detector, "lipschitz", smoothing)
         elif sigma is None:
             raise InputError(f"sigma: smoothing {smoothing!r} needs one, for example 0.25")
         else:
@@ -151,13 +110,17 @@ class SmoothedDetector:
         )
 
     def score(
-        self, images: Float[Tensor, "b c h w"], indices: Sequence[int], purpose: str = "evaluate"
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        purpose: str = "evaluate",
+        store: ScoreStore | None = None,
     ) -> FloatArray:
         """Estimate the smoothed score (images,) from n draws; for `none` the middle of the enclosure."""
         if self.smoothing == "none":
             lower, upper = self._enclosure(images)
             return (lower + upper) / 2
-        return percentile_scores(self.noisy_scores(images, indices, purpose), self.percentile)
+        return percentile_scores(self.noisy_scores(images, indices, purpose, store), self.percentile)
 
     def calibrate(
         self,
@@ -266,40 +229,3 @@ class SmoothedDetector:
         if self.threshold_ is None:
             raise InputError("threshold_: not set; call calibrate on held-out normal images first")
         return self.threshold_
-
-
-def _score_of(detector: Any) -> ScoreFunction:
-    score = getattr(detector, "score", detector)
-    if not callable(score):
-        raise InputError(f"detector: {type(detector).__name__} has no score(images) and is not callable")
-    return score  # type: ignore[no-any-return]
-
-
-def _need(owner: Any, name: str, way: str) -> Any:
-    method = getattr(owner, name, None)
-    if not callable(method):
-        raise InputError(
-            f"smoothing {way!r} needs {name}, which {type(owner).__name__} lacks; choose another way"
-        )
-    return method
-
-
-def _constant(detector: Any, name: str, way: str) -> float:
-    value = getattr(detector, name, None)
-    if value is None:
-        raise InputError(
-            f"smoothing {way!r} needs a proven constant {name}, which {type(detector).__name__} lacks"
-        )
-    return check_positive(float(value), name)
-
-
-def _check_eval(module: Any) -> None:
-    """Refuse layers in training mode that couple the images of a batch or draw at random."""
-    layers = module.modules() if isinstance(module, nn.Module) else ()
-    for layer in layers:
-        if layer.training and isinstance(
-            layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
-        ):
-            raise InputError(
-                f"{type(module).__name__}: {type(layer).__name__} is in training mode; call eval() first"
-            )

@@ -82,6 +82,12 @@ def test_ranks_are_exact_and_sharp(n: int, alpha: float) -> None:
             assert misses_above[upper - 1] > alpha
 
 
+def test_a_level_attained_exactly_is_used() -> None:
+    """P(Bin(5, 1/2) <= 0) = 1/32, so the smallest of five draws is a lower bound of the median at that level."""
+    assert order_ranks(5, 0.5, 1 / 32) == (1, 5)
+    assert order_ranks(5, 0.5, 1 / 32 - 1e-9) == (0, 6)
+
+
 def test_ranks_at_the_ends_of_the_unit_interval() -> None:
     assert order_ranks(50, 0.0, 0.01) == (0, 1)
     assert order_ranks(50, 1.0, 0.01) == (50, 51)

@@ -1,0 +1,96 @@
+"""The ways to put noise before, inside or away from a detector's score.
+
+| way         | the smoothed score                 | reads                | Lipschitz term |
+|-------------|------------------------------------|----------------------|----------------|
+| `input`     | A(x + noise)                       | x + noise            | 0              |
+| `denoise`   | A(R(x + noise))                    | x + noise            | 0              |
+| `reference` | S(x, R(x + noise))                 | x and x + noise      | L of S in x    |
+| `none`      | A(x), no noise                     | x                    | L of A         |
+
+A detector is any object with the methods its way needs, or a plain callable `score(images) -> (batch,)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+
+from certify.checks import InputError, check_choice, check_positive
+from certify.sampler import NoisyScore
+from certify.types import ScoreFunction
+
+Way: TypeAlias = Literal["input", "denoise", "reference", "none"]
+WAYS: tuple[Way, ...] = ("input", "denoise", "reference", "none")
+
+
+def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) -> tuple[NoisyScore, float]:
+    """Return the score to be drawn under noise and the Lipschitz constant of its split certificate.
+
+    Args:
+        detector: `input` and `denoise` need `score(images)`, or a plain callable; `reference` needs
+            `score_pair(reference, reconstruction)` and a float `pair_lipschitz`.
+        way: `input`, `denoise` or `reference`.
+        sigma: the noise that is added; given to `reconstruct(noisy, sigma)`.
+        purifier: an object with `reconstruct(noisy, sigma)` that reads the noisy image only; the detector
+            itself if None.
+
+    Raises:
+        InputError: if the detector lacks what the way needs, or is in training mode.
+    """
+    check_choice(way, WAYS, "smoothing")
+    check_positive(sigma, "sigma")
+    for module in (detector, purifier):
+        check_eval(module)
+    if way == "none":
+        raise InputError("smoothing 'none' adds no noise: its bounds come from score_interval and lipschitz")
+    if way == "input":
+        score = score_function(detector)
+        return lambda clean, noisy: score(noisy), 0.0
+    reconstruct = needed_method(detector if purifier is None else purifier, "reconstruct", way)
+    if way == "denoise":
+        score = score_function(detector)
+        return lambda clean, noisy: score(reconstruct(noisy, sigma)), 0.0
+    score_pair = needed_method(detector, "score_pair", way)
+    lipschitz = proven_constant(detector, "pair_lipschitz", way)
+    return lambda clean, noisy: score_pair(clean.expand_as(noisy), reconstruct(noisy, sigma)), lipschitz
+
+
+def score_function(detector: Any) -> ScoreFunction:
+    """Return `detector.score`, or the detector itself if it is a plain callable."""
+    score = getattr(detector, "score", detector)
+    if not callable(score):
+        raise InputError(f"detector: {type(detector).__name__} has no score(images) and is not callable")
+    return score  # type: ignore[no-any-return]
+
+
+def needed_method(owner: Any, name: str, way: str) -> Any:
+    """Return a method, or say which way needs it."""
+    method = getattr(owner, name, None)
+    if not callable(method):
+        raise InputError(
+            f"smoothing {way!r} needs {name}, which {type(owner).__name__} lacks; choose another way"
+        )
+    return method
+
+
+def proven_constant(detector: Any, name: str, way: str) -> float:
+    """Return a Lipschitz constant that the detector declares; there is no default."""
+    value = getattr(detector, name, None)
+    if value is None:
+        raise InputError(
+            f"smoothing {way!r} needs a proven constant {name}, which {type(detector).__name__} lacks"
+        )
+    return check_positive(float(value), name)
+
+
+def check_eval(module: Any) -> None:
+    """Refuse layers in training mode that couple the images of a batch or draw at random."""
+    layers = module.modules() if isinstance(module, nn.Module) else ()
+    for layer in layers:
+        if layer.training and isinstance(
+            layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
+        ):
+            raise InputError(
+                f"{type(module).__name__}: {type(layer).__name__} is in training mode; call eval() first"
+            )
