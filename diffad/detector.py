@@ -202,7 +202,7 @@ class Detector(nn.Module, ABC):
         return self.image_shape
 
     def _check_input(self, images: Tensor, noise: Tensor | None = None) -> None:
-        """Refuse images (or noise) that do not fit what `fit` saw; looks at values only, so gradients flow."""
+        """Refuse images or noise that do not fit what `fit` saw; looks at values only, so gradients flow."""
         shape = self._require_fitted()
         check_images(images)
         if tuple(images.shape[1:]) != shape:

@@ -49,9 +49,9 @@ def enclose(
         absolute: error already made in the coordinates, as an L2 norm.
     """
     relative = 4.0 * gamma(terms + 3)
-    below = np.maximum(0.0, distances * (1.0 - relative) ** 2 * distances - 2.0 * np.asarray(square_below))
-    above = distances * (1.0 + relative) ** 2 * distances + 2.0 * np.asarray(square_above)
-    spread = np.asarray(absolute) * (1.0 + relative)
+    below = np.maximum(0.0, distances * (1.0 - relative) ** 2 * distances - square_below)
+    above = distances * (1.0 + relative) ** 2 * distances + square_above
+    spread = absolute * (1.0 + relative)
     lower = np.maximum(0.0, np.sqrt(below) * (1.0 - relative) - spread)
     upper = np.sqrt(above) * (1.0 + relative) + spread
     return lower, upper

@@ -9,7 +9,7 @@ from torch import Tensor
 from certify.checks import InputError
 from certify.types import FloatArray
 from diffad.detector import Detector
-from diffad.neighbours import nearest, pair_distance, search_error
+from diffad.neighbours import largest_norm, nearest, pair_distance, search_error
 from diffad.rounding import enclose
 
 
@@ -57,11 +57,7 @@ class PixelNN(Detector):
         queries = images.detach().flatten(1).double()
         distances, _ = nearest(queries, self.bank, self.k)
         dims = queries.shape[1]
-        slack = search_error(dims, _largest_norm(queries), _largest_norm(self.bank))
+        slack = search_error(dims, largest_norm(queries), largest_norm(self.bank))
         # k more coordinates pay for the summation of k distances
         lower, upper = enclose(distances.cpu().numpy(), dims + self.k, square_below=slack)
         return lower.sum(1), upper.sum(1)
-
-
-def _largest_norm(points: Tensor) -> float:
-    return float(torch.linalg.vector_norm(points, dim=1, dtype=torch.float64).max())
