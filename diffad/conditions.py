@@ -273,3 +273,22 @@ class Run:
             for c in self.conditions
             if c.subject.score == subject.score and c.condition == condition and norm in (None, c.norm)
         )
+
+
+def join_runs(runs: Iterable[Run]) -> list[Run]:
+    """One run for each detector, whatever folders its results lie in.
+
+    A certificate and an attack belong together if data and detector have the same fingerprints; a detector
+    without a fingerprint is known by its folder. Where two folders hold one condition, the later is taken.
+    """
+    joined: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        data, detectors = run.manifest["data"], run.manifest["detectors"]
+        for name in dict.fromkeys(condition.subject.detector for condition in run.conditions):
+            identity = (data["fingerprint"], data["resolution"], name, detectors.get(name, str(run.folder)))
+            before = joined[identity].conditions if identity in joined else ()
+            own = [condition for condition in run.conditions if condition.subject.detector == name]
+            merged = {condition.key: condition for condition in (*before, *own)}
+            ordered = tuple(sorted(merged.values(), key=lambda condition: condition.key))
+            joined[identity] = Run(run.folder, run.manifest, ordered)
+    return list(joined.values())

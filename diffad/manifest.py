@@ -3,11 +3,11 @@
     started = now()
     ...
     manifest = build_manifest("certify", config, data=describe_data(split), seeds={"noise": 0},
-                              started=started)
+                              detectors={detector.name: detector.fingerprint()}, started=started)
 
-Run folders are committed and passed on, so a manifest holds no path of the machine: an absolute path
-becomes its last name. Several commands may write one run folder; `merge_manifests` keeps one entry for
-each of them and refuses another data set.
+Run folders are committed and passed on, so a manifest holds no path of the machine: an absolute path becomes
+its last name. Several commands may write one run folder; `merge_manifests` keeps one entry for each of them
+and refuses another data set, or another detector of the same name.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def build_manifest(
     config: Mapping[str, Any],
     *,
     data: Mapping[str, Any],
+    detectors: Mapping[str, str],
     seeds: Mapping[str, int],
     started: datetime,
     device: str = "cpu",
@@ -104,6 +105,7 @@ def build_manifest(
         command: its name, for example `certify` or `diffad attack`.
         config: every option with the value used, JSON or paths.
         data: from `describe_data`.
+        detectors: name of each detector in the rows, and its `fingerprint()`.
         seeds: every seed by name.
         started: from `now()`, when the command began.
         device: where the forward passes ran.
@@ -127,7 +129,7 @@ def build_manifest(
         "finished": finished.isoformat(timespec="seconds"),
         "seconds": round((finished - started).total_seconds(), 1),
     }
-    return {"format": FORMAT, "data": dict(data), "commands": [entry]}
+    return {"format": FORMAT, "data": dict(data), "detectors": dict(detectors), "commands": [entry]}
 
 
 def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,9 +141,19 @@ def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
                 f"run folder: holds results of {old['data']['name']} with {name} {before}, "
                 f"the new ones have {after}; write them to another folder"
             )
+    for name in set(old["detectors"]) & set(new["detectors"]):
+        if old["detectors"][name] != new["detectors"][name]:
+            raise InputError(
+                f"run folder: holds results of another {name} (fingerprint {old['detectors'][name][:12]}, "
+                f"not {new['detectors'][name][:12]}); write the new ones to another folder"
+            )
     replaced = {entry["run_id"] for entry in new["commands"]}
     kept = [entry for entry in old["commands"] if entry["run_id"] not in replaced]
-    return {**new, "commands": [*kept, *new["commands"]]}
+    return {
+        **new,
+        "detectors": {**old["detectors"], **new["detectors"]},
+        "commands": [*kept, *new["commands"]],
+    }
 
 
 def run_id(command: str, config: Mapping[str, Any], fingerprint: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from certify.checks import InputError
 from certify.metrics import auroc, average_precision, fpr_at_tpr
 from certify.types import ScoreBounds, Side
-from diffad.conditions import Condition, IntArray, Run
+from diffad.conditions import Condition, IntArray, Run, join_runs
 
 TOLERANCE = 1e-12  # sums of equal terms in another order
 ATTACKED: tuple[Side, ...] = ("in", "out", "both")
@@ -68,8 +68,10 @@ def check_order(runs: Iterable[Run]) -> OrderReport:
     Raises `OrderError` naming the first cell that is out of order.
     """
     comparisons = scores = outside = 0
-    conditions = [condition for run in runs for condition in run.conditions]
-    for subject in dict.fromkeys(condition.subject.score for condition in conditions):
+    joined = [run.conditions for run in join_runs(runs)]
+    for conditions, subject in (
+        (all_, s) for all_ in joined for s in dict.fromkeys(c.subject.score for c in all_)
+    ):
         own = [condition for condition in conditions if condition.subject.score == subject]
         comparisons += sum(_check_against_clean(own, condition) for condition in own)
         for certified, attacked in _pairs(own):

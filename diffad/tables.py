@@ -171,6 +171,12 @@ def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
     return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
 
 
+def strongest(rows: Iterable[Row], **wanted: Any) -> Row | None:
+    """Like `find`, but of several levels and n the total level first, then the largest n."""
+    found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return max(found, key=lambda row: (row["alpha_kind"] != "per_image", row["n"]), default=None)
+
+
 def subject_of(row: Row) -> Subject:
     """The subject that a row speaks of, with `none` for the detector's own score."""
     return Subject(**{name: row[name] for name in Subject._fields}).score

@@ -11,7 +11,7 @@ markers say the same again. Matplotlib is imported when the first figure is draw
 from diffad.plots.headline import Curve, curves, gap, headline, pick_radius
 from diffad.plots.pictures import example_figure
 from diffad.plots.scores import distributions
-from diffad.plots.style import DARK, LIGHT, Theme, png
+from diffad.plots.style import DARK, LIGHT, Theme, png, save
 
 __all__ = [
     "DARK",
@@ -25,4 +25,5 @@ __all__ = [
     "headline",
     "pick_radius",
     "png",
+    "save",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from certify.checks import InputError
 from certify.types import FloatArray, Side
-from diffad.conditions import Run, Subject
+from diffad.conditions import Run, Subject, join_runs
 from diffad.plots.style import LIGHT, Theme, new_figure, style
 from diffad.tables import HALF, Row, auroc_table, find, subject_of
 
@@ -28,7 +28,9 @@ class Curve:
 
 def curves(runs: Iterable[Run], side: Side = "both") -> list[Curve]:
     """Curves of every subject against the L2 radius; the total level first, then the largest n."""
-    found = []
+    found: list[Curve] = []
+    runs = join_runs(runs)
+    labels = [subject.label for run in runs for subject in run.subjects]
     for run in runs:
         rows = auroc_table(run)
         for subject in run.subjects:
@@ -40,7 +42,9 @@ def curves(runs: Iterable[Run], side: Side = "both") -> list[Curve]:
             if attacked:
                 attacked = sorted({**dict(start), **dict(attacked)}.items())
             value = None if clean is None else float(clean["auroc"])
-            found.append(Curve(subject.label, subject, value, _columns(certified), _columns(attacked)))
+            twice = labels.count(subject.label) > 1
+            label = f"{subject.label} [{run.folder.name}]" if twice else subject.label
+            found.append(Curve(label, subject, value, _columns(certified), _columns(attacked)))
     return found
 
 
@@ -73,7 +77,7 @@ def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) 
     if not any(len(curve.certified[0]) or len(curve.attacked[0]) for curve in series):
         raise InputError("headline figure: no certified and no attacked result in L2; run certify first")
     with style(theme):
-        figure, axes = new_figure(7.2, 4.9 + 0.22 * ((len(series) + 1) // 2))
+        figure, axes = new_figure(6.4, 4.6 + 0.22 * ((len(series) + 1) // 2))
         for number, curve in enumerate(series):
             _draw_curve(axes, curve, theme.series[number % len(theme.series)], theme)
         _draw_half(axes, theme)
@@ -139,9 +143,11 @@ def _headline_legends(figure: Any, series: list[Curve], theme: Theme) -> None:
 
 
 def pick_radius(run: Run, subject: Subject) -> float | None:
-    """The radius to illustrate: the largest that still certifies something, else the smallest above 0."""
-    radii, values = next(curve for curve in curves([run]) if curve.subject == subject.score).certified
+    """The radius to illustrate: the largest that certifies something, if possible one that was attacked."""
+    curve = next(curve for curve in curves([run]) if curve.subject == subject.score)
+    radii, values = curve.certified
     good = radii[(values > HALF) & (radii > 0)]
+    attacked = np.intersect1d(good, curve.attacked[0])
     if len(good):
-        return float(good.max())
+        return float(attacked.max() if len(attacked) else good.max())
     return float(radii[radii > 0].min()) if (radii > 0).any() else None

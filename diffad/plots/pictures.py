@@ -29,7 +29,7 @@ def example_figure(run: Run, examples: Examples, *, radius: float | None = None,
     columns += [] if examples.maps is None else [("anomaly map", examples.maps)]
     count = len(examples.index)
     with style(theme):
-        figure, _ = new_figure(7.2, 1.05 + 1.0 * count, axes=False)
+        figure, _ = new_figure(6.4, 1.05 + 0.92 * count, axes=False)
         grid = figure.add_gridspec(count, len(columns) + 1, width_ratios=[1.0] * len(columns) + [3.6])
         for place, (title, pictures) in enumerate(columns):
             _draw_pictures(figure, grid, place, title, pictures)

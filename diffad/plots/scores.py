@@ -21,7 +21,7 @@ def distributions(run: Run, subject: Subject, *, radius: float | None = None, th
     radius = pick_radius(run, subject) if radius is None else radius
     certified = at_radius(run.of(subject, "certified", "l2"), radius)
     with style(theme):
-        figure, _ = new_figure(7.2, 3.7, axes=False)
+        figure, _ = new_figure(6.4, 3.5, axes=False)
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 2.3) if certified else (3, 1))
         limits = score_limits(clean, certified)
         _draw_histogram(left, clean, limits, theme)
@@ -99,6 +99,7 @@ def _draw_intervals(
 
 
 def draw_threshold(axes: Any, threshold: float | None, theme: Theme, *, vertical: bool) -> None:
+    """A dashed line at the calibrated threshold, if there is one."""
     if threshold is None:
         return
     line = axes.axvline if vertical else axes.axhline

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from certify.checks import InputError
+from certify.files import write_atomic
 
 DPI = 180
 
@@ -50,6 +52,12 @@ def png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     return buffer.getvalue()
+
+
+def save(figure: Any, path: Path | str) -> None:
+    """Write the figure as a PNG file, by atomic rename."""
+    content = png(figure)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def style(theme: Theme) -> AbstractContextManager[Any]:

@@ -1,0 +1,189 @@
+"""`diffad compare RUN...`: several runs on one data set, side by side: table, figure and one HTML page."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from certify.checks import InputError
+from certify.console import say
+from certify.files import write_json, write_text
+from diffad import page
+from diffad.conditions import Run, join_runs
+from diffad.order import OrderReport, check_order
+from diffad.plots import curves, headline, save
+from diffad.results import read_run
+from diffad.tables import (
+    MISSING,
+    Row,
+    align,
+    auroc_table,
+    cell_text,
+    find,
+    strongest,
+    subject_of,
+    total_alpha,
+)
+
+
+def compare_command(runs: Sequence[Path | str], output_dir: Path | str, *, json: bool = False) -> Path:
+    """Write `compare.html`, `compare.json` and `compare.png`, and print the table (or the JSON object).
+
+    Returns the page's path. Raises `InputError` for runs on different data or resolutions, and `OrderError`
+    where certified <= attacked <= clean does not hold.
+    """
+    loaded = [read_run(run) for run in runs]
+    check_comparable(loaded)
+    order = check_order(loaded)
+    rows = compare_table(loaded)
+    output, data = Path(output_dir), loaded[0].manifest["data"]
+    content = {"data": data, "order": order.sentence, "notes": notes(rows), "rows": rows}
+    save(headline(loaded), output / "compare.png")
+    write_text(output / "compare.html", compare_html(loaded, rows, order))
+    write_json(output / "compare.json", content)
+    print(jsonlib.dumps(content) if json else format_comparison(rows) + f"\n\n{order.sentence}")
+    say(f"comparison: {output / 'compare.html'}")
+    return output / "compare.html"
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs whose test images differ: their numbers do not belong into one table."""
+    if not runs:
+        raise InputError("compare: got no run; name at least one run folder")
+    first = runs[0]
+    for run in runs[1:]:
+        for name in ("fingerprint", "resolution"):
+            one, other = first.manifest["data"], run.manifest["data"]
+            if one[name] != other[name]:
+                raise InputError(
+                    f"compare: {first.folder} holds {_describe(one)}, {run.folder} holds {_describe(other)}; "
+                    "compare runs of one data set at one resolution"
+                )
+
+
+def _describe(data: dict[str, Any]) -> str:
+    return f"{data['name']} at {data['resolution']} pixels (fingerprint {str(data['fingerprint'])[:8]})"
+
+
+def compare_table(runs: Sequence[Run]) -> list[Row]:
+    """One row for each L2 radius and subject, side `both`: the AUROC three ways, best certified first.
+
+    Keys: radius, label, run (folder name), the fields of `Subject`, clean, certified, attacked (None where
+    missing), infinite, n, alpha (of the whole cell), normals, anomalies.
+    """
+    rows = []
+    labels = iter(curves(runs))
+    for run in join_runs(runs):
+        table = auroc_table(run)
+        for subject in run.subjects:
+            label = next(labels).label
+            own = [row for row in table if subject_of(row) == subject]
+            for radius in sorted({row["radius"] for row in own if row["norm"] == "l2"}):
+                rows.append({"radius": radius, "label": label, "run": run.folder.name, **_cell(own, radius)})
+    return sorted(
+        rows, key=lambda row: (row["radius"], -(row["certified"] if row["certified"] is not None else -1))
+    )
+
+
+def _cell(rows: list[Row], radius: float) -> Row:
+    clean = find(rows, condition="clean")
+    at = {"norm": "l2", "radius": radius, "side": "both"}
+    certified = strongest(rows, condition="certified", **at)
+    attacked = strongest(rows, condition="attack", **at)
+    base = certified or attacked or rows[0]
+    return {
+        **subject_of(base)._asdict(),
+        "clean": None if clean is None else clean["auroc"],
+        "certified": None if certified is None else certified["auroc"],
+        "attacked": None if attacked is None else attacked["auroc"],
+        "infinite": None if certified is None else certified["infinite"],
+        "n": base["n"],
+        "alpha": None if certified is None else total_alpha(certified),
+        "normals": base["normals"],
+        "anomalies": base["anomalies"],
+    }
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader has to know before comparing: rows that stand on different numbers of images."""
+    counts = {(row["normals"], row["anomalies"]) for row in rows}
+    if len(counts) <= 1:
+        return []
+    parts = ", ".join(f"{normals} + {anomalies}" for normals, anomalies in sorted(counts))
+    return [f"rows stand on different parts of the test set (normal + anomalous images: {parts})"]
+
+
+def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
+    """Plain text: a block for each radius, the best certified AUROC first."""
+    lines = [["L2 radius", "detector", "clean", "certified", "attacked", "n", "images"]]
+    before = None
+    for row in rows:
+        shown = "" if row["radius"] == before else f"{row['radius']:g}"
+        images = f"{row['normals']}+{row['anomalies']}"
+        lines.append([shown, row["label"], *_numbers(row, digits), str(row["n"]), images])
+        before = row["radius"]
+    width = max(len(line[1]) for line in lines)
+    text = align([[line[0], line[1].ljust(width), *line[2:]] for line in lines])
+    return text + "".join(f"\nnote: {note}" for note in notes(rows))
+
+
+def _numbers(row: Row, digits: int) -> list[str]:
+    kinds = {"clean": "clean", "certified": "certified", "attacked": "attack"}
+    return [
+        MISSING if row[name] is None else cell_text({"condition": kind, "auroc": row[name]}, "auroc", digits)
+        for name, kind in kinds.items()
+    ]
+
+
+def compare_html(runs: Sequence[Run], rows: Sequence[Row], order: OrderReport) -> str:
+    """The page: figure, a table of intervals in which the true robust AUROC lies, what each row rests on."""
+    data = runs[0].manifest["data"]
+    caption = (
+        "AUROC with all images attacked. Solid: certified, no attack of this size gets below. Dashed: "
+        "reached by our attack. The truth lies between. Lines guide the eye; only the marks were computed."
+    )
+    picture = page.figure(lambda theme: headline(runs, theme=theme), "AUROC against the L2 radius", caption)
+    about = (
+        "Bold: certified, floored. Below it: attacked. The true robust AUROC lies between the two. "
+        "All images are attacked, normal and anomalous."
+    )
+    warnings = "".join(page.paragraph(f"Note: {note}.", "note") for note in notes(rows))
+    sections = [
+        ("", picture),
+        ("Table", _matrix(rows) + page.paragraph(about, "note") + warnings),
+        ("What the rows rest on", _basis(rows)),
+        ("Check", page.paragraph(f"{order.sentence.replace('<=', '≤')}.")),
+    ]
+    subtitle = f"{data['name']} at {data['resolution']} x {data['resolution']} pixels"
+    return page.page("Certified and attacked AUROC compared", subtitle, sections)
+
+
+def _matrix(rows: Sequence[Row]) -> str:
+    radii = sorted({row["radius"] for row in rows})
+    lines = [["detector", "clean", *(f"{radius:g}" for radius in radii)]]
+    for label in dict.fromkeys(row["label"] for row in rows):
+        own = {row["radius"]: row for row in rows if row["label"] == label}
+        clean = next(iter(own.values()))
+        lines.append([label, _numbers(clean, 3)[0], *(_interval(own.get(radius)) for radius in radii)])
+    return page.table(lines, groups=[("", 2), ("L2 radius", len(radii))], strong=range(2, len(radii) + 2))
+
+
+def _interval(row: Row | None) -> str:
+    if row is None:
+        return MISSING
+    _, certified, attacked = _numbers(row, 3)
+    if attacked == MISSING:
+        return certified
+    return f"{certified}\nto {attacked}"
+
+
+def _basis(rows: Sequence[Row]) -> str:
+    lines = [["detector", "run", "way", "n", "alpha of a cell", "images"]]
+    for label in dict.fromkeys(row["label"] for row in rows):
+        row = next(r for r in rows if r["label"] == label)
+        alpha = "deterministic" if row["alpha"] is None else f"{row['alpha']:.3g}"
+        images = f"{row['normals']} + {row['anomalies']}"
+        lines.append([label, row["run"], row["smoothing"], str(row["n"]), alpha, images])
+    return page.table(lines)

@@ -1,0 +1,119 @@
+"""The tables of a report, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from certify.text import ceil_text
+from diffad import page
+from diffad.conditions import Run
+from diffad.tables import (
+    ATTACKED,
+    MISSING,
+    Row,
+    cell_text,
+    confidence_text,
+    defect_table,
+    find,
+    radius_text,
+    subject_of,
+)
+
+NORM = {"l2": "L2", "linf": "Linf", "": ""}
+
+
+def table_html(rows: Sequence[Row]) -> str:
+    """AUROC by radius: clean, then certified and attacked for each side; one table a subject and norm."""
+    parts = []
+    for subject in dict.fromkeys(subject_of(row) for row in rows):
+        own = [row for row in rows if subject_of(row) == subject]
+        clean = find(own, condition="clean")
+        for norm in sorted({row["norm"] for row in own if row["norm"]}):
+            for alpha_kind in _levels(own, norm):
+                parts.append(_auroc_table(subject.label, norm, alpha_kind, clean, own))
+    note = (
+        "AUROC; in: normal images are attacked; out: anomalous images; both: all of them. "
+        "no bound: share of images with no finite bound, which lose every comparison."
+    )
+    return "".join(parts) + page.paragraph(note, "note")
+
+
+def _levels(rows: list[Row], norm: str) -> list[str | None]:
+    """The kinds of alpha with certified rows in this norm; None for attacks alone."""
+    certified = [row for row in rows if row["condition"] == "certified" and row["norm"] == norm]
+    return sorted({row["alpha_kind"] for row in certified}, reverse=True) or [None]
+
+
+def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | None, own: list[Row]) -> str:
+    certified = [
+        r for r in own if (r["condition"], r["norm"], r["alpha_kind"]) == ("certified", norm, alpha_kind)
+    ]
+    attacked = [r for r in own if (r["condition"], r["norm"]) == ("attack", norm)]
+    unbounded = any(row["infinite"] > 0 for row in certified)
+    groups, head = [("", 1)], [f"{NORM[norm]} radius"]
+    if certified:
+        groups.append(("certified", 3 + unbounded))
+        head += [*ATTACKED, *(["no bound"] if unbounded else [])]
+    if attacked:
+        groups.append(("attacked", 3))
+        head += ATTACKED
+    lines = [head]
+    for radius in sorted({r["radius"] for r in (*certified, *attacked)}):
+        line = [radius_text(radius, norm)]
+        if certified:
+            here = [r for r in certified if r["radius"] == radius]
+            line += [cell_text(find(here, side=side)) for side in ATTACKED]
+            line += [ceil_text(100 * here[0]["infinite"], 0) + " %" if here else MISSING] if unbounded else []
+        if attacked:
+            line += [cell_text(find(attacked, radius=radius, side=side)) for side in ATTACKED]
+        lines.append(line)
+    strong = [i for i, name in enumerate(head) if name == "both"]
+    caption = [label, f"AUROC {cell_text(clean)} without an attacker"]
+    caption += [confidence_text(certified[0])] if certified else []
+    return page.table(lines, groups=groups, caption="; ".join(caption), strong=strong)
+
+
+def rates_html(rows: Sequence[Row]) -> str:
+    """FPR at 95 % TPR and the rates at the calibrated threshold, each with its interval over test images."""
+    head = ["", "FPR at 95 % TPR", "TPR at threshold", "FPR at threshold"]
+    parts = []
+    for subject in dict.fromkeys(subject_of(row) for row in rows):
+        chosen = [r for r in rows if subject_of(r) == subject and r["side"] in ("clean", "both")]
+        chosen = [r for r in chosen if r["alpha_kind"] != "per_image"]
+        lines = [[_threat(row), *(_rate(row, name) for name in ("fpr95", "tpr", "fpr"))] for row in chosen]
+        parts.append(page.table([head, *lines], caption=subject.label))
+    note = (
+        "In brackets the 95 % Clopper-Pearson interval over the test images, for the rate as it stands. "
+        "Certified rates are bounds: TPR at least, FPR at most. The threshold comes from held-out normal images."
+    )
+    return page.folded("Rates at thresholds", "".join(parts) + page.paragraph(note, "note"))
+
+
+def _threat(row: Row) -> str:
+    if row["condition"] == "clean":
+        return "clean"
+    name = "attacked" if row["condition"] == "attack" else "certified"
+    return f"{name}, {NORM[row['norm']]} {radius_text(row['radius'], row['norm'])}"
+
+
+def _rate(row: Row, name: str) -> str:
+    interval = row[f"{name}_interval"]
+    if interval is None:
+        return MISSING
+    return f"{cell_text(row, name)} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def defects_html(run: Run) -> str:
+    """Clean AUROC of each kind of defect; nothing where there is but one."""
+    parts = []
+    rows = defect_table(run)
+    for subject in dict.fromkeys(subject_of(row) for row in rows):
+        own = [row for row in rows if subject_of(row) == subject]
+        lines = [[row["defect"], str(row["anomalies"]), f"{row['auroc']:.3f}"] for row in own]
+        if len(own) > 1:
+            parts.append(page.table([["kind", "images", "clean AUROC"], *lines], caption=subject.label))
+    return (
+        page.folded("Clean AUROC by kind of defect, each against all normal images", "".join(parts))
+        if parts
+        else ""
+    )

@@ -1,0 +1,156 @@
+"""What a report says in words: the result, how sure it is, and what it does not say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from certify.text import floor_text
+from diffad import page
+from diffad.conditions import Run, Subject
+from diffad.order import OrderReport
+from diffad.plots import pick_radius
+from diffad.tables import HALF, Row, cell_text, find, strongest, subject_of, total_alpha
+
+WAYS = {
+    "none": "the detector's own score, without noise: its proven Lipschitz constant gives the bounds",
+    "input": "median score of the image plus Gaussian noise",
+    "denoise": "median score of the image plus Gaussian noise, denoised in one step",
+    "reference": "median error of the image against reconstructions of its noisy versions",
+}
+
+
+def lead(run: Run, rows: list[Row]) -> str:
+    """The result in one sentence a subject."""
+    return page.leading([(subject.label, _sentence(run, subject, rows)) for subject in run.subjects])
+
+
+def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
+    own = [row for row in rows if subject_of(row) == subject]
+    clean, radius = find(own, condition="clean"), pick_radius(run, subject)
+    certified = strongest(own, condition="certified", norm="l2", radius=radius, side="both")
+    attacked = strongest(own, condition="attack", norm="l2", radius=radius, side="both")
+    text = f"AUROC {cell_text(clean)} without an attacker" if clean else "clean AUROC not measured"
+    if certified is None:
+        return f"{text}; nothing was certified in this run."
+    if certified["auroc"] <= HALF:
+        text += f"; against attacks of L2 size {radius:g} nothing is certified"
+    else:
+        text += (
+            f"; at least {cell_text(certified)} whatever an attack of L2 size {radius:g} does to every image"
+        )
+    return f"{text}; our attack brought it down to {cell_text(attacked)}." if attacked else f"{text}."
+
+
+def measured(run: Run, rows: list[Row]) -> str:
+    """Data, detector, way of smoothing, sigma, n and alpha."""
+    data, counted = run.manifest["data"], rows[0]
+    size = f"{data['resolution']} x {data['resolution']} pixels"
+    pairs = [
+        ("Data", f"{data['name']}, {size}, {'grey' if data['channels'] == 1 else 'colour'}"),
+        ("Test images", f"{counted['normals']} normal, {counted['anomalies']} anomalous"),
+    ]
+    for subject in run.subjects:
+        way = subject.score.smoothing
+        pairs.append(("Detector", f"{subject.detector}, score {subject.score_name}"))
+        pairs.append(("Smoothing", f"{way}: {WAYS[way]}"))
+        if subject.sigma is not None:
+            pairs.append(("Noise", f"σ = {subject.sigma:g}"))
+        certified = strongest([r for r in rows if subject_of(r) == subject], condition="certified")
+        if certified and (alpha := total_alpha(certified)) is not None:
+            pairs.append(("Draws an image", f"n = {certified['n']}"))
+            pairs.append(("Chance of error", f"alpha = {alpha:.3g} for a whole cell of the table"))
+    return page.facts(pairs)
+
+
+def how_sure(run: Run, rows: list[Row], order: OrderReport) -> str:
+    """The certificate as a sentence, with its probability, and the outcome of the order check."""
+    items = []
+    for subject in run.subjects:
+        own = [row for row in rows if subject_of(row) == subject]
+        radius = pick_radius(run, subject)
+        row = strongest(own, condition="certified", norm="l2", radius=radius, side="both")
+        if row is not None:
+            items.append(f"{subject.label}: {_statement(row)}")
+    items += [
+        "The statement holds for one cell of the table at a time, for all images of the cell together.",
+        "Certified numbers are floored and certified false-positive rates ceiled, so no printed digit claims "
+        "more than was proved.",
+        f"Checked by code: {order.sentence.replace('<=', '≤')}.",
+    ]
+    return page.bullets(items)
+
+
+def _statement(row: Row) -> str:
+    if row["auroc"] <= HALF:
+        return f"at L2 radius {row['radius']:g} nothing is certified."
+    images = row["normals"] + row["anomalies"]
+    claim = f"no attack of L2 size at most {row['radius']:g} on each of these {images} images"
+    claim += f" brings the AUROC below {cell_text(row)}."
+    alpha = total_alpha(row)
+    if alpha is None:
+        return claim + " This follows from the score's Lipschitz constant; no chance is involved."
+    noise = f"over the certification noise ({row['n']} draws an image)"
+    return f"with probability at least {floor_text(1.0 - alpha, 4)} {noise}, {claim}"
+
+
+def limits(run: Run) -> str:
+    """What the numbers must not be taken for."""
+    side = run.manifest["data"]["resolution"]
+    items = [
+        "Covered are changes that are small in L2 over the whole image, each image on its own. Linf results, "
+        "where shown, come from attacks and certify nothing.",
+        "The certificate speaks of these test images, not of images yet to come. The intervals of the rates "
+        "say how far so many images pin a rate down, if they were drawn at random.",
+        "An attacked number is what our attack reached. A better attack may reach less, down to the certified one.",
+        f"Radii are in pixel values of [0, 1] at {side} x {side} pixels and are not comparable with radii at "
+        "another resolution.",
+        "AUROC needs no threshold, a deployed detector does: see the rates at the threshold.",
+    ]
+    if any(subject.score.smoothing != "none" for subject in run.subjects):
+        items.append(
+            "What is certified is the median score over fresh noise. A single noisy score, or fixed noise "
+            "that the attacker knows, is another detector. Rounding in floating point is not part of the proof."
+        )
+    return page.bullets(items)
+
+
+def probe(data: dict[str, Any]) -> str:
+    """Outcome of the near-duplicate probe, and the L2 sizes of the defects where they are known."""
+    probe = data.get("probe") or {}
+    if not probe:
+        return page.paragraph("No near-duplicate probe was recorded for this data set.", "note")
+    text = (
+        "A test image that nearly repeats a training image makes a detector look better than it is. The "
+        "probe scores each test image by its closest match in the training set, in fine structure alone. An "
+        "AUROC near .5 means that copies give nothing away; near 1, that looking for copies would be enough."
+    )
+    names = {
+        "near_duplicate_auroc": "AUROC of the probe",
+        "near_duplicates_normal": "Normal test images with a near-duplicate in train",
+        "near_duplicates_anomalous": "Anomalous test images with one",
+        "defect_l2_min": "L2 size of the defects, least",
+        "defect_l2_median": "L2 size of the defects, median",
+        "defect_l2_max": "L2 size of the defects, largest",
+    }
+    pairs = [(names.get(key, key.replace("_", " ")), _number(value)) for key, value in probe.items()]
+    return page.paragraph(text) + page.facts(pairs)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def made(run: Run) -> str:
+    """Commands, time, machine and commit; the manifest on demand."""
+    pairs = []
+    for entry in run.manifest["commands"]:
+        machine, git = entry["hardware"], entry["git"]
+        commit = "unknown" if git is None else git["commit"][:12] + (" with changes" if git["dirty"] else "")
+        typed = " ".join(entry["argv"]) or entry["command"]
+        machine_text = f"{machine['cores']} cores of {machine['cpu']}, device {machine['device']}"
+        processes = "1 process" if entry["world_size"] == 1 else f"{entry['world_size']} processes"
+        pairs.append(("Command", typed))
+        pairs.append(("", f"{entry['seconds']:g} s in {processes} on {machine_text}; commit {commit}"))
+    manifest = page.preformatted(json.dumps(run.manifest, indent=2))
+    return page.facts(pairs) + page.folded("Manifest: options, versions, seeds, hardware", manifest)
