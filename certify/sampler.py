@@ -169,7 +169,9 @@ def _forward(
     noise = np.stack(
         [gaussian_noise(seed, index, purpose, chunk, (NOISE_CHUNK, *pixels.shape)) for chunk in chunks]
     )
-    noisy = rearrange(pixels + sigma * noise, "chunk draw c h w -> (chunk draw) c h w").astype(np.float32)
+    noise *= sigma
+    noise += pixels
+    noisy = rearrange(noise, "chunk draw c h w -> (chunk draw) c h w").astype(np.float32)
     clean = pixels[None].astype(np.float32)
     with torch.no_grad():
         scores = base(torch.from_numpy(clean).to(device), torch.from_numpy(noisy).to(device))
