@@ -12,12 +12,17 @@ from certify.checks import InputError
 from diffad.config import parse_config
 from diffad.training.options import TrainingOptions
 
+# Options read once the network is trained: they may change when a run is resumed, and when a finished one is repeated.
+AFTER_TRAINING = frozenset(
+    {"select_sigmas", "patch_sizes", "select_radii", "select_images", "draws", "autocast_scoring"}
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(TrainingOptions):
     """Train a diffusion model of normal images, the network of the diffusion detector."""
 
-    data: Annotated[str, tyro.conf.arg(aliases=["--dataset_name"])] = "digits"
+    data: Annotated[str, tyro.conf.arg(aliases=["--dataset-name"])] = "digits"
     """Data set: digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
     normal_class: str | None = None
     """The class taken as normal, where the data set has classes."""
@@ -52,6 +57,19 @@ class TrainConfig(TrainingOptions):
     """Train only timesteps up to this noise, in [0, 1] pixel units; None: to the last."""
     loss_weighting: Literal["prediction", "clean"] = "prediction"
     """Where squared errors count equally: in what the network predicts, or in the clean image it implies."""
+
+    select_sigmas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
+    """Noise of the detector: those to choose from on validation data, pixel units."""
+    patch_sizes: tuple[int, ...] = (9,)
+    """Windows of the patch score to choose from."""
+    select_radii: tuple[float, ...] = (0.1, 0.25)
+    """L2 radii whose certified AUROC on validation data decides the choice."""
+    select_images: int = 50
+    """Validation images of each label used for the choice, at most."""
+    draws: int = 8
+    """Stored noise draws that the detector's plain score averages over."""
+    autocast_scoring: bool = False
+    """Score in bfloat16: about twice as fast on processors and GPUs that have it."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

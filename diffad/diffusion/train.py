@@ -23,10 +23,11 @@ from certify.console import say
 from certify.files import write_json
 from diffad.data import DataSplit, load_data
 from diffad.diffusion.augment import augment
-from diffad.diffusion.config import TrainConfig, parse_arguments
+from diffad.diffusion.config import AFTER_TRAINING, TrainConfig, parse_arguments
+from diffad.diffusion.finish import finish
 from diffad.diffusion.grids import SHOWN_SIGMAS, draw_grids
 from diffad.diffusion.model import Denoiser
-from diffad.diffusion.schedule import timestep_for_sigma
+from diffad.diffusion.schedule import sigmas_of_schedule, timestep_for_sigma
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.training import WEIGHTS, BatchLoss, Training, key, run, start_run
 
@@ -42,59 +43,66 @@ def train(config: TrainConfig) -> Path:
     started = now()
     options = asdict(config)
     accelerator, checkpoint = start_run(config, options)
-    with accelerator.main_process_first():  # the first process downloads, the others find it there
-        split = load_data(
-            config.data,
-            normal_class=config.normal_class,
-            resolution=config.resolution,
-            channels=config.in_channels,
-            seed=config.seed,
-        )
-    fingerprint = {**options, "data_fingerprint": split.fingerprint()}
-    images = split.train.images
-    denoiser = build_denoiser(config, images)
-    training = Training.prepare(
-        accelerator, denoiser, (images,), config, config=fingerprint, checkpoint=checkpoint
-    )
-    loss = denoising_loss(denoiser, config)
-    held_out = split.calibration.images[:8]
-
-    def draw(averaged: Denoiser, step: int) -> None:
-        draw_grids(
-            averaged,
-            held_out,
-            Path(config.output_dir) / "grids",
-            step=step,
-            sigmas=[sigma for sigma in SHOWN_SIGMAS if config.max_sigma is None or sigma <= config.max_sigma],
-            with_samples=config.max_sigma is None,  # sampling begins at the last timestep
-            seed=config.seed,
+    try:
+        with accelerator.main_process_first():  # the first process downloads, the others find it there
+            split = load_data(
+                config.data,
+                normal_class=config.normal_class,
+                resolution=config.resolution,
+                channels=config.in_channels,
+                seed=config.seed,
+            )
+        denoiser = build_denoiser(config, split.train.images)
+        identity = training_identity(config, split)
+        training = Training.prepare(
+            accelerator, denoiser, (split.train.images,), config, config=identity, checkpoint=checkpoint
         )
 
-    run(training, loss, config=fingerprint, draw_images=draw)
-    if accelerator.is_main_process:
-        averaged = training.averaged()
-        draw(averaged, training.step)
-        manifest = build_manifest(
-            "train_ddpm",
-            options,
-            data=describe_data(split),
-            seeds={"training": config.seed},
-            started=started,
-            device=str(accelerator.device),
-            world_size=accelerator.num_processes,
-            argv=sys.argv,
-        )
-        finish(config, averaged, split)
-        write_json(Path(config.output_dir) / "manifest.json", manifest)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+        def draw(averaged: Denoiser, step: int) -> None:
+            draw_grids_of_run(config, averaged, split, step)
+
+        run(training, denoising_loss(denoiser, config), config=identity, draw_images=draw)
+        if accelerator.is_main_process:
+            averaged = training.averaged()
+            draw(averaged, training.step)
+            detector = finish(config, averaged, split)
+            manifest = build_manifest(
+                "train_ddpm",
+                options,
+                data=describe_data(split),
+                detectors={detector.name: detector.fingerprint()},
+                seeds={"training": config.seed},
+                started=started,
+                device=str(accelerator.device),
+                world_size=accelerator.num_processes,
+                argv=sys.argv,
+            )
+            write_json(Path(config.output_dir) / "manifest.json", manifest)
+        accelerator.wait_for_everyone()
+    finally:
+        accelerator.end_training()
     return Path(config.output_dir)
 
 
-def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> None:
-    """Make the detector out of the trained network and save it."""
-    # LEAD: complete here (DiffusionDetector.from_denoiser, fit_statistics, save_pretrained)
-    denoiser.save_pretrained(config.output_dir)
+def training_identity(config: TrainConfig, split: DataSplit) -> dict[str, Any]:
+    """What a checkpoint must agree on with the run that resumes from it: the options of the training, the data."""
+    options = {name: value for name, value in asdict(config).items() if name not in AFTER_TRAINING}
+    return {**options, "data_fingerprint": split.fingerprint()}
+
+
+def draw_grids_of_run(config: TrainConfig, denoiser: Denoiser, split: DataSplit, step: int) -> None:
+    """Draw held-out normals and samples into `grids/`, at the noise levels that were trained."""
+    _, last = trained_timesteps(denoiser, config)
+    most = sigmas_of_schedule(denoiser.alphas_cumprod)[last]
+    draw_grids(
+        denoiser,
+        split.calibration.images[:8],
+        Path(config.output_dir) / "grids",
+        step=step,
+        sigmas=[sigma for sigma in SHOWN_SIGMAS if sigma <= most],
+        with_samples=config.max_sigma is None,  # sampling begins at the last timestep of the schedule
+        seed=config.seed,
+    )
 
 
 def build_denoiser(config: TrainConfig, images: Float[Tensor, "n c h w"]) -> Denoiser:

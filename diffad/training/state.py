@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -170,7 +171,7 @@ def _average(module: nn.Module, options: TrainingOptions) -> EMAModel:
 def _check_same_run(state: dict[str, Any], config: dict[str, Any], processes: int, path: Path | None) -> None:
     """Refuse to resume a run of other options, or of another number of processes."""
     before = {**state["config"], "world_size": state["world_size"]}
-    after = {**config, "world_size": processes}
+    after = json.loads(json.dumps({**config, "world_size": processes}))  # tuples become lists, as in the file
     different = [
         f"{name} {before.get(name)!r} there, {after.get(name)!r} here"
         for name in sorted({*before, *after} - FREE_ON_RESUME)
