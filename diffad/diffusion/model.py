@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
@@ -58,7 +58,7 @@ class Denoiser(nn.Module):
         prediction_type: PredictionType = "epsilon",
         beta_schedule: str = "linear",
         num_train_timesteps: int = 1000,
-    ) -> Self:
+    ) -> Denoiser:
         """Make an untrained network for images (channel, height, width).
 
         `attention_levels` names the levels (0 = full resolution of the UNet) that get self-attention.
@@ -77,8 +77,12 @@ class Denoiser(nn.Module):
             out_channels=channels * space_to_depth**2,
             block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,
-            down_block_types=tuple("AttnDownBlock2D" if i in attention_levels else "DownBlock2D" for i in levels),
-            up_block_types=tuple("AttnUpBlock2D" if i in attention_levels else "UpBlock2D" for i in reversed(levels)),
+            down_block_types=tuple(
+                "AttnDownBlock2D" if i in attention_levels else "DownBlock2D" for i in levels
+            ),
+            up_block_types=tuple(
+                "AttnUpBlock2D" if i in attention_levels else "UpBlock2D" for i in reversed(levels)
+            ),
             add_attention=bool(attention_levels),
             norm_num_groups=norm_num_groups,
             dropout=dropout,
@@ -97,7 +101,9 @@ class Denoiser(nn.Module):
         prediction: PredictionType = self.scheduler.config.prediction_type
         return prediction
 
-    def forward(self, u_t: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, u_t: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
         """Predict (noise, v or sample) from noisy images u_t in model space."""
         f = self.space_to_depth
         folded = rearrange(u_t, "b c (h p) (w q) -> b (c p q) h w", p=f, q=f) if f > 1 else u_t
@@ -127,7 +133,10 @@ class Denoiser(nn.Module):
         return signal * noise - spread * u_0
 
     def clean_from_prediction(
-        self, u_t: Float[Tensor, "b c h w"], prediction: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"]
+        self,
+        u_t: Float[Tensor, "b c h w"],
+        prediction: Float[Tensor, "b c h w"],
+        timesteps: Int[Tensor, " b"],
     ) -> Float[Tensor, "b c h w"]:
         """The estimate of u_0 in closed form (Ho et al. 2020, eq. 15; Salimans and Ho 2022, eq. for v), in float32."""
         signal, spread = self._signal_and_noise(timesteps)
@@ -164,12 +173,14 @@ class Denoiser(nn.Module):
         write_json(folder / "denoiser.json", {"space_to_depth": self.space_to_depth})
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
+    def from_pretrained(cls, folder: Path | str) -> Denoiser:
         """Load from a local folder: ours, or any diffusers DDPM folder with `unet/` and `scheduler/`."""
         folder = Path(folder)
         for part in ("unet", "scheduler"):
             if not (folder / part).is_dir():
-                raise FileNotFoundError(f"{folder}: no {part}/ folder; need a diffusers DDPM folder or a diffad one")
+                raise FileNotFoundError(
+                    f"{folder}: no {part}/ folder; need a diffusers DDPM folder or a diffad one"
+                )
         unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
         options = folder / "denoiser.json"

@@ -1,0 +1,221 @@
+"""The command `certify`: certified AUROC of a detector, for example `certify --sigma 0.25`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from certify import console
+from certify.bounds import all_infinite, alpha_per_image, max_radius
+from certify.checks import InputError
+from certify.text import floor_text
+from diffad.conditions import Condition
+from diffad.config import parse_config
+from diffad.data import DataSplit
+from diffad.detector import Detector
+from diffad.evaluation import (
+    Plan,
+    baseline_plan,
+    certify_split,
+    default_smoothing,
+    fit_baselines,
+    load_purifier,
+)
+from diffad.examples import choose_examples, make_examples, write_examples
+from diffad.manifest import build_manifest, describe_data, now
+from diffad.results import write_run
+from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii
+from diffad.tables import auroc_table, format_table
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyConfig(SourceOptions):
+    """Certify a detector: bounds that no attack of a given L2 size can leave, and the AUROC they prove."""
+
+    sigma: float | None = None
+    """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
+    smoothing: Literal["input", "denoise", "reference", "none"] | None = None
+    """The way; None: `none` for a Lipschitz score, `reference` for a diffusion detector, else `input`."""
+    radii: str = "0,0.05,0.1,0.2,0.25,0.5"
+    """L2 radii, comma separated, fractions allowed (8/255)."""
+    n: int = 1000
+    """Noise draws an image."""
+    alpha: float = 0.001
+    """Error probability of one cell of the table (one radius, one side), all images together."""
+    alpha_per_image: float = 0.001
+    """Level of each image's bound in the columns of the literature's convention."""
+    joint: bool = False
+    """Let --alpha hold for all cells of the table together."""
+    percentile: float = 0.5
+    """Percentile of the noisy score that is certified."""
+    quantile: float = 0.9
+    """The threshold is this quantile of the smoothed scores of held-out normals."""
+    purifier: str | None = None
+    """Folder of a diffusion detector that denoises for another detector (way denoise)."""
+    baselines: bool = True
+    """Add the network-free rows: pixel_mean, pca, pixel_nn, patch_nn, closed_form."""
+    examples: bool = True
+    """Keep a few images with anomaly maps for the report."""
+    batch_size: int = 250
+    """Images a forward pass, a multiple of 50."""
+    device: str = "cpu"
+    seed: int = 0
+    """Key of the certification noise."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+
+    def command() -> None:
+        config = parse_config(CertifyConfig, argv, prog="certify", description=str(CertifyConfig.__doc__))
+        certify(config, list(sys.argv[1:] if argv is None else argv))
+
+    return console.run(command)
+
+
+def certify(config: CertifyConfig, argv: list[str]) -> Path:
+    """Certify as `config` says, write the run folder, print the table; return the folder."""
+    started = now()
+    one_process()
+    radii = parse_radii(config.radii)
+    detector, split = load_sources(config)
+    plan = plan_of(config, detector, radii)
+    warn_of_infinite(plan, len(split.test))
+    detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
+    purifier = load_purifier(config.purifier)
+    folder = config.output_dir or default_folder(config, detector, split, plan)
+    console.say(
+        f"certifying {detector.name} on {split.name}, {len(split.test)} test images at "
+        f"{split.resolution} x {split.resolution}, way {plan.smoothing}"
+        + (f", sigma {plan.sigma:g}, n = {plan.n}" if plan.smoothing != "none" else "")
+    )
+    conditions, sizes = certify_split(
+        detector, split, plan, store_folder=folder / "draws" / detector.name, purifier=purifier
+    )
+    clean = conditions[0]
+    fingerprints = {detector.name: detector.fingerprint()}
+    if config.baselines:
+        rows, prints = baseline_rows(split, plan, folder, skip=detector.name)
+        conditions, fingerprints = conditions + rows, {**prints, **fingerprints}
+    manifest = build_manifest(
+        "certify",
+        {**asdict(config), "smoothing": plan.smoothing, "sigma": plan.sigma, "arguments": detector.config()},
+        data=describe_data(split),
+        detectors=fingerprints,
+        seeds={"certify": plan.seed},
+        started=started,
+        device=plan.device,
+        argv=["certify", *argv],
+    )
+    run = write_run(folder, manifest, conditions)
+    if config.examples:
+        chosen = choose_examples(clean)
+        write_examples(folder, make_examples(detector, clean.subject, split.test, chosen, seed=plan.seed))
+    show(config, auroc_table(run), radius_quantiles(sizes, split), folder)
+    return folder
+
+
+def plan_of(config: CertifyConfig, detector: Detector, radii: tuple[float, ...]) -> Plan:
+    """Return the plan with the defaults that depend on the detector filled in."""
+    smoothing = config.smoothing or default_smoothing(detector)
+    sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
+    if smoothing != "none" and sigma is None:
+        raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
+    return Plan(
+        smoothing=smoothing,
+        sigma=sigma,
+        radii=radii,
+        n=config.n,
+        alpha=config.alpha,
+        alpha_per_image=config.alpha_per_image,
+        joint=config.joint,
+        percentile=config.percentile,
+        quantile=config.quantile,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=config.device,
+    )
+
+
+def warn_of_infinite(plan: Plan, images: int) -> None:
+    """Say before any forward pass which radii the noise and n can't certify at all."""
+    if plan.smoothing == "none" or plan.sigma is None:
+        return
+    level = alpha_per_image(plan.alpha, images, plan.cells)
+    lost = [radius for radius in plan.radii if all_infinite(radius, plan.sigma, plan.n, level)]
+    if lost:
+        console.say(
+            f"warning: at sigma {plan.sigma:g}, n = {plan.n}, alpha {plan.alpha:g} every bound is infinite at "
+            f"L2 radius {', '.join(f'{radius:g}' for radius in lost)}; the largest finite one is "
+            f"{floor_text(max_radius(plan.n, plan.sigma, level), 3)}: raise --sigma or --n"
+        )
+
+
+def one_process() -> None:
+    """Refuse to run beside copies of itself: draws are not yet shared between processes."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1:
+        raise InputError(f"certify: launched as {size} processes, runs in one; start it without a launcher")
+
+
+def baseline_rows(
+    split: DataSplit, plan: Plan, folder: Path, *, skip: str
+) -> tuple[list[Condition], dict[str, str]]:
+    """Return the conditions of the network-free detectors, and their fingerprints."""
+    conditions: list[Condition] = []
+    fingerprints: dict[str, str] = {}
+    for baseline in fit_baselines(split, plan.radii, skip=skip):
+        rows, _ = certify_split(
+            baseline, split, baseline_plan(baseline, plan), store_folder=folder / "draws" / baseline.name
+        )
+        conditions += rows
+        fingerprints[baseline.name] = baseline.fingerprint()
+    return conditions, fingerprints
+
+
+def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, plan: Plan) -> Path:
+    """Return runs/NAME, the same for the same options, so that repeating a command resumes it."""
+    noise = "" if plan.smoothing == "none" else f"-{plan.sigma:g}"
+    limit = "" if config.limit is None else f"-{config.limit}"
+    data = split.name.replace(":", "-").replace("/", "-")
+    return Path("runs") / f"certify-{detector.name}-{data}-{split.resolution}-{plan.smoothing}{noise}{limit}"
+
+
+def radius_quantiles(sizes: np.ndarray[Any, Any], split: DataSplit) -> dict[str, dict[str, float]]:
+    """Quantiles of the certified radius at the threshold, normals and anomalies apart."""
+    labels = split.test.labels.numpy()
+    kinds = {"normal": sizes[labels == 0], "anomalous": sizes[labels == 1]}
+    return {
+        kind: {f"{q:g}": float(np.quantile(values, q, method="lower")) for q in QUANTILES}
+        for kind, values in kinds.items()
+    }
+
+
+def show(
+    config: CertifyConfig, rows: list[dict[str, Any]], quantiles: dict[str, dict[str, float]], folder: Path
+) -> None:
+    """Print results to stdout: tables, or one JSON object."""
+    if config.json:
+        print(json.dumps({"folder": str(folder), "auroc": rows, "certified_radius": quantiles}))
+        return
+    print(format_table(rows))
+    print("\ncertified L2 radius of the decision at the threshold (0: wrong or not certified)")
+    print("quantile   " + "  ".join(f"{q:>6g}" for q in QUANTILES))
+    for kind, values in quantiles.items():
+        print(f"{kind:<10} " + "  ".join(f"{floor_text(value, 3):>6}" for value in values.values()))
+    console.say(f"\nrun folder: {folder}   (diffad report {folder} makes the page)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

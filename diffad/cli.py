@@ -1,0 +1,64 @@
+"""The command `diffad`: fit, score, attack, compare and report detectors; look at data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from certify import console
+
+# name -> ("module:main", one line of help); each main takes argv and returns an exit code
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("diffad.commands.fit:main", "fit a network-free detector on normal images and save it"),
+    "score": ("diffad.commands.score:main", "score a folder of images or the test part of a data set"),
+    "attack": ("diffad.commands.attack:main", "attack a detector's score and record what was reached"),
+    "select": (
+        "diffad.commands.select:main",
+        "choose noise and score of one way of smoothing on validation data",
+    ),
+    "compare": ("diffad.commands.compare:main", "certified against attacked AUROC of several runs"),
+    "report": ("diffad.commands.report:main", "one HTML page about a run"),
+    "data": ("diffad.commands.data:main", "describe a data set and draw a contact sheet of it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        (print if words else console.say)(usage())
+        return console.DONE if words else console.USAGE
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"diffad {version('diffad')}")
+        return console.DONE
+    if words[0] not in COMMANDS:
+        console.say(
+            f"error: unknown command {words[0]!r}; {nearest(words[0])}allowed are {', '.join(COMMANDS)}"
+        )
+        return console.USAGE
+    module, _, name = COMMANDS[words[0]][0].partition(":")
+    command: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
+    return command(words[1:])
+
+
+def usage() -> str:
+    """Help text: the commands, a line each."""
+    lines = [f"  {name:<9}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: diffad COMMAND [options]", "", *lines, "", "diffad COMMAND --help lists the options of one."]
+    )
+
+
+def nearest(word: str) -> str:
+    """`did you mean ...? ` for a command close to `word`, else nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""`diffad attack`: how far the scores of a detector can be pushed, at one radius or along a curve."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from certify import console
+from certify.checks import InputError
+from diffad.config import parse_config
+from diffad.evaluation import Plan, attack_split, default_smoothing, load_purifier
+from diffad.manifest import build_manifest, describe_data, now
+from diffad.results import write_run
+from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii
+from diffad.tables import auroc_table, format_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(SourceOptions):
+    """Attack a detector: normals up, anomalies down, the worst score reached for each image."""
+
+    norm: Literal["l2", "linf"] = "l2"
+    eps: str = "0.25"
+    """Size of the perturbation in [0, 1] pixel units; 8/255 is understood."""
+    curve: str | None = None
+    """Several sizes, comma separated, instead of --eps; each starts from the one before."""
+    smoothing: Literal["input", "denoise", "reference", "none", "plain"] | None = None
+    """What is attacked: the percentile under noise that `certify` speaks of, or the plain score."""
+    sigma: float | None = None
+    """Smoothing noise, [0, 1] pixel units; None: the detector's own."""
+    n: int = 1000
+    """Fresh draws by which clean and attacked percentiles are estimated."""
+    steps: int = 40
+    eot: int = 16
+    """Noise draws a gradient step."""
+    restarts: int = 1
+    percentile: float = 0.5
+    purifier: str | None = None
+    """Folder of a diffusion detector that denoises for another detector (way denoise)."""
+    side: Literal["in", "out", "both"] | None = None
+    """Print one side only; all are recorded."""
+    batch_size: int = 250
+    device: str = "cpu"
+    seed: int = 0
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+
+    def command() -> None:
+        config = parse_config(AttackConfig, argv, prog="diffad attack", description=str(AttackConfig.__doc__))
+        attack(config, list(sys.argv[2:] if argv is None else argv))
+
+    return console.run(command)
+
+
+def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
+    """Attack as `config` says, write the run folder, print the table; return the folder."""
+    started = now()
+    radii = [
+        r for r in parse_radii(config.curve or config.eps, "--curve" if config.curve else "--eps") if r > 0
+    ]
+    if not radii:
+        raise InputError("--eps, --curve: got no size above 0, need at least one")
+    detector, split = load_sources(config)
+    smoothing = "" if config.smoothing == "plain" else config.smoothing or default_smoothing(detector)
+    sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
+    if smoothing not in ("", "none") and sigma is None:
+        raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
+    plan = Plan(
+        smoothing=smoothing,
+        sigma=sigma,
+        radii=tuple(radii),
+        n=config.n,
+        percentile=config.percentile,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=config.device,
+    )
+    detector = at_sigma(detector, smoothing, sigma, config.inner_sigma)
+    console.say(
+        f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
+        f"{', '.join(f'{radius:g}' for radius in radii)}, {config.restarts} x {config.steps} steps"
+    )
+    conditions = attack_split(
+        detector,
+        split,
+        plan,
+        norm=config.norm,
+        radii=radii,
+        steps=config.steps,
+        eot=config.eot,
+        restarts=config.restarts,
+        seed=config.seed,
+        purifier=load_purifier(config.purifier),
+    )
+    folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{split.name.replace(':', '-')}"
+    manifest = build_manifest(
+        "diffad attack",
+        {**asdict(config), "smoothing": smoothing, "sigma": sigma, "arguments": detector.config()},
+        data=describe_data(split),
+        detectors={detector.name: detector.fingerprint()},
+        seeds={"attack": config.seed, "evaluate": config.seed},
+        started=started,
+        device=config.device,
+        argv=["diffad", "attack", *argv],
+    )
+    run = write_run(folder, manifest, conditions)
+    rows = auroc_table(run)
+    if config.side is not None:
+        rows = [row for row in rows if row["condition"] != "attack" or row["side"] == config.side]
+    print(json.dumps({"folder": str(folder), "auroc": rows}) if config.json else format_table(rows))
+    console.say(f"\nrun folder: {folder}   (diffad compare {folder} CERTIFY_RUN draws both)")
+    return folder

@@ -1,0 +1,69 @@
+"""From a trained network to a detector: statistics of normals, timestep and score chosen, threshold, folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from certify.console import say
+from certify.files import write_json
+from diffad.data import DataSplit
+from diffad.diffusion.config import TrainConfig
+from diffad.diffusion.detector import DiffusionDetector
+from diffad.diffusion.model import Denoiser
+from diffad.diffusion.scores import ScoreName
+from diffad.diffusion.select import Candidate, Grid, configured, selection_table
+
+SELECTION = "selection.json"
+
+
+def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> DiffusionDetector:
+    """Build, choose, calibrate and save the detector; `selection.json` keeps the table that the choice rests on."""
+    shape = split.train.images.shape
+    detector = DiffusionDetector.from_denoiser(
+        denoiser,
+        (shape[1], shape[2], shape[3]),
+        sigma=config.select_sigmas[0],
+        draws=config.draws,
+        patch_size=config.patch_sizes[0],
+        autocast=config.autocast_scoring,
+        seed=config.seed,
+    ).fit(split.train.images, seed=config.seed)
+    detector.fit_statistics(split.train.images, config.select_sigmas)
+    grid = selection_grid(config)
+    table = selection_table(detector, split.validation, "reference", grid)
+    chosen = configured(detector, table[0])
+    chosen.fit_info = detector.fit_info
+    calibration = split.calibration.images
+    chosen.calibrate(calibration, quantile=min(0.95, len(calibration) / (len(calibration) + 1)))
+    folder = Path(config.output_dir)
+    chosen.save_pretrained(folder)
+    write_json(folder / SELECTION, selection_record(grid, table))
+    say(
+        f"chosen on validation: score {chosen.score_name}, sigma {chosen.sigma:g} "
+        f"(of {len(table)} candidates, {SELECTION})"
+    )
+    return chosen
+
+
+def selection_grid(config: TrainConfig) -> Grid:
+    """Return what is tried: every score, the patch score with every window, at every noise."""
+    scores: list[tuple[ScoreName, int]] = [("l2", config.patch_sizes[0]), ("root_max", config.patch_sizes[0])]
+    scores += [("patch_max", size) for size in config.patch_sizes]
+    return Grid(
+        sigmas=config.select_sigmas,
+        inner_sigmas=tuple(s for s in config.select_sigmas if s <= 0.5) or config.select_sigmas[:1],
+        scores=tuple(scores),
+        radii=config.select_radii,
+        images=config.select_images,
+        seed=config.seed,
+    )
+
+
+def selection_record(grid: Grid, table: list[Candidate]) -> dict[str, object]:
+    """As JSON: the plan and all candidates, best first."""
+    return {
+        "data": "validation (held-out normals, synthetic defects)",
+        "grid": asdict(grid),
+        "candidates": [candidate.row() for candidate in table],
+    }

@@ -1,0 +1,67 @@
+"""Reconstruction of a noisy image by a diffusion model, as an object that other detectors can be given."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from certify.checks import InputError
+from diffad.diffusion.model import Denoiser
+from diffad.diffusion.schedule import timestep_for_sigma
+
+
+class Purifier(nn.Module):
+    """Denoises x + sigma * e with one network call, or with `shots` of them.
+
+    m-shot (ICLR 2023 version of AdvRAD): m - 1 ancestral DDPM steps from x_k to x_(k-m+1), then the closed form.
+    The noise of the ancestral steps is drawn once from `seed` and shared by every call, so that `reconstruct` is a
+    function of its input, and a certificate over the input noise needs no further argument.
+    """
+
+    def __init__(self, denoiser: Denoiser, *, shots: int = 1, seed: int = 0, autocast: bool = False) -> None:
+        super().__init__()
+        if shots < 1:
+            raise InputError(f"shots: got {shots}, need at least 1")
+        self.denoiser = denoiser.eval().requires_grad_(False)
+        self.shots, self.seed, self.autocast = shots, seed, autocast
+
+    def reconstruct(self, noisy: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
+        """Estimate x from noisy = x + sigma * e (pixel units, not clipped)."""
+        if self.shots == 1:
+            return self.denoiser.denoise(noisy, sigma, autocast=self.autocast)
+        return self._several_shots(noisy, sigma)
+
+    def purify(
+        self, images: Float[Tensor, "b c h w"], sigma: float, noise: Float[Tensor, "b c h w"]
+    ) -> Tensor:
+        """Add sigma * noise (standard normal), reconstruct, clip to [0, 1] (DiffPure in one shot)."""
+        return self.reconstruct(images + sigma * noise, sigma).clamp(0.0, 1.0)
+
+    def _several_shots(self, noisy: Tensor, sigma: float) -> Tensor:
+        abar = self.denoiser.alphas_cumprod
+        start = timestep_for_sigma(abar, sigma)
+        if self.shots > start + 1:
+            raise InputError(
+                f"shots: got {self.shots}, sigma {sigma} is timestep {start}; at most {start + 1} shots"
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        u = abar[start].sqrt() * (2.0 * noisy - 1.0)
+        for timestep in range(start, start - self.shots, -1):
+            timesteps = torch.full((len(u),), timestep, dtype=torch.long, device=u.device)
+            with torch.autocast(u.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+                prediction = self.denoiser(u, timesteps)
+            clean = self.denoiser.clean_from_prediction(u, prediction, timesteps)
+            if timestep == start - self.shots + 1:
+                return (clean + 1.0) / 2.0
+            step_noise = torch.randn(u.shape[1:], generator=generator).to(u)
+            u = self._ancestral_step(u, clean, timestep, step_noise)
+        raise AssertionError("unreachable: the loop returns at its last timestep")
+
+    def _ancestral_step(self, u: Tensor, clean: Tensor, timestep: int, noise: Tensor) -> Tensor:
+        """x_(t-1) ~ q(x_(t-1) | x_t, x_0 = clean) (Ho et al. 2020, eqs. 6 and 7)."""
+        abar = self.denoiser.alphas_cumprod
+        now, before = abar[timestep], abar[timestep - 1]
+        beta = 1.0 - now / before
+        mean = (before.sqrt() * beta * clean + (1.0 - beta).sqrt() * (1.0 - before) * u) / (1.0 - now)
+        return mean + (beta * (1.0 - before) / (1.0 - now)).sqrt() * noise

@@ -1,0 +1,270 @@
+"""From a detector and a data set to conditions: certified, attacked, and the network-free rows beside them.
+
+The commands `certify` and `diffad attack` are these functions with options, progress and files around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from certify.bounds import alpha_per_image
+from certify.certificate import certified_radius, certify_scores, lipschitz_bounds, percentile_scores
+from certify.checks import InputError
+from certify.console import progress
+from certify.smoothing import SmoothedDetector
+from certify.store import ScoreStore
+from certify.types import FloatArray, ScoreBounds
+from diffad.attacks import AttackResult, attack_smoothed, pgd
+from diffad.attacks.result import keep_worse
+from diffad.baselines.choose import fit_baseline
+from diffad.conditions import (
+    Condition,
+    IntArray,
+    Subject,
+    TestedImages,
+    attack_condition,
+    certified_conditions,
+    clean_condition,
+)
+from diffad.data import DataSplit
+from diffad.detector import Detector
+from diffad.registry import load_detector
+
+# What needs no network; every certified table carries these rows (docs/certificates.md says why).
+BASELINES = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a detector is smoothed and certified.
+
+    `alpha` is the total of one table cell (one radius, one side, all images) or, when `joint`, of all cells;
+    `alpha_per_image` is the convention of the literature, reported beside it from the same draws. `sigma` and
+    `radii` are L2 in [0, 1] pixel units.
+    """
+
+    smoothing: str
+    sigma: float | None
+    radii: tuple[float, ...]
+    n: int = 1000
+    alpha: float = 0.001
+    alpha_per_image: float = 0.001
+    joint: bool = False
+    percentile: float = 0.5
+    quantile: float = 0.9
+    calibration: int = 50
+    seed: int = 0
+    batch_size: int = 250
+    device: str = "cpu"
+
+    @property
+    def cells(self) -> int:
+        """Cells that share alpha: each radius above 0 has three sides."""
+        above = sum(radius > 0 for radius in self.radii)
+        return 3 * above + 1 if self.joint else 1
+
+
+def default_smoothing(detector: Detector) -> str:
+    """Return `none` for a Lipschitz score, `reference` for a Lipschitz comparison, else `input`."""
+    if detector.lipschitz is not None:
+        return "none"
+    return "reference" if detector.pair_lipschitz is not None else "input"
+
+
+def smooth(detector: Detector, plan: Plan, purifier: Any = None) -> SmoothedDetector:
+    """Return the smoothed detector of a plan, on its device."""
+    return SmoothedDetector(
+        detector.to(plan.device),
+        None if plan.smoothing == "none" else plan.sigma,
+        plan.smoothing,  # type: ignore[arg-type]  # checked there
+        n=plan.n,
+        alpha=plan.alpha_per_image,
+        percentile=plan.percentile,
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+        device=plan.device,
+        purifier=purifier,
+    )
+
+
+def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
+    """Return what the rows name: data, detector, way, score and sigma."""
+    score_name = str(getattr(detector, "score_name", ""))
+    noise = None if plan.smoothing in ("none", "") else plan.sigma
+    return Subject(split.name, split.resolution, detector.name, plan.smoothing, score_name, noise)
+
+
+def certify_split(
+    detector: Detector,
+    split: DataSplit,
+    plan: Plan,
+    *,
+    store_folder: Path | None = None,
+    purifier: Any = None,
+) -> tuple[list[Condition], FloatArray]:
+    """Certify a fitted detector on the test images.
+
+    Returns the clean and certified conditions, and the certified radius (images,) of the right decision at the
+    calibrated threshold (0 where there is none), at `alpha_per_image`. Radius 0 is always certified: `in` and
+    `out` need its confidence bounds. The clean score is the percentile of the certification draws. With
+    `store_folder` the draws are kept and an interrupted run goes on.
+    """
+    smoothed = smooth(detector, plan, purifier)
+    subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
+    smoothed.calibrate(split.calibration.images[: plan.calibration], plan.quantile)
+    radii = sorted({0.0, *plan.radii})
+    shared: dict[str, Any] = {"seed": plan.seed, "threshold": smoothed.threshold_}
+    if plan.smoothing == "none":
+        ends = detector.score_interval(split.test.images)
+        bounds = lipschitz_bounds(*ends, smoothed.lipschitz, radii)
+        clean = smoothed.score(split.test.images, tested.index.tolist())
+        rows = certified_conditions(
+            subject, tested, bounds, radii, n=0, alpha=None, alpha_kind="total", **shared
+        )
+        sizes = smoothed.radius(split.test.images, tested.index.tolist(), tested.labels)
+        return [clean_condition(subject, tested, clean, n=0, **shared), *rows], sizes
+    store = None if store_folder is None else _store(store_folder, detector, split, smoothed, purifier)
+    draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store)
+    clean = percentile_scores(draws, plan.percentile)
+    conditions = [clean_condition(subject, tested, clean, n=plan.n, **shared)]
+    levels = {
+        "total": alpha_per_image(plan.alpha, len(tested), plan.cells),
+        "per_image": plan.alpha_per_image,
+    }
+    for kind, level in levels.items():
+        bounds = certify_scores(
+            draws, float(plan.sigma or 0.0), radii, level, smoothed.lipschitz, plan.percentile
+        )
+        conditions += certified_conditions(
+            subject, tested, bounds, radii, n=plan.n, alpha=level, alpha_kind=kind, **shared
+        )
+    return conditions, _radii_at_threshold(smoothed, draws, tested.labels)
+
+
+def _radii_at_threshold(smoothed: SmoothedDetector, draws: FloatArray, labels: IntArray) -> FloatArray:
+    assert smoothed.threshold_ is not None
+    assert smoothed.sigma is not None
+    anomalous, normal = (
+        certified_radius(
+            *(draws, smoothed.threshold_, smoothed.sigma, smoothed.alpha, side),
+            lipschitz=smoothed.lipschitz,
+            percentile=smoothed.percentile,
+        )
+        for side in ("anomalous", "normal")
+    )
+    return np.where(labels == 1, anomalous, normal)
+
+
+def fit_baselines(
+    split: DataSplit, radii: Sequence[float], *, skip: str = "", seed: int = 0
+) -> list[Detector]:
+    """Fit the network-free detectors on the train images; what they have to choose is chosen on validation."""
+    return [
+        fit_baseline(name, split.train.images, split.validation, radii, seed=seed)
+        for name in progress([name for name in BASELINES if name != skip], "network-free rows")
+    ]
+
+
+def load_purifier(folder: str | None) -> Any:
+    """Return the diffusion detector in `folder`, whose `reconstruct` denoises for another; None for None."""
+    if folder is None:
+        return None
+    purifier = load_detector(folder)
+    if purifier.name not in ("diffusion", "closed_form"):
+        raise InputError(f"--purifier: {folder} holds a {purifier.name}, need a diffusion detector")
+    return purifier
+
+
+def baseline_plan(detector: Detector, plan: Plan) -> Plan:
+    """Return the plan of a network-free row: `none`, or `reference` at the same sigma."""
+    smoothing = default_smoothing(detector)
+    sigma = None if smoothing == "none" else (plan.sigma or 1.0)
+    return Plan(**{**plan.__dict__, "smoothing": smoothing, "sigma": sigma})
+
+
+def attack_split(
+    detector: Detector,
+    split: DataSplit,
+    plan: Plan,
+    *,
+    norm: str,
+    radii: Sequence[float],
+    steps: int,
+    eot: int,
+    restarts: int,
+    seed: int,
+    purifier: Any = None,
+) -> list[Condition]:
+    """Attack what the plan would certify: clean scores and the worst ones reached at each radius, ascending.
+
+    `smoothing` "" attacks the plain score, `none` the same score with its exact value; the other ways attack
+    the percentile under fresh noise, clean and attacked estimated with one evaluation key.
+    """
+    subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
+    images, labels, index = split.test.images, tested.labels, tested.index.tolist()
+    noisy = plan.smoothing not in ("none", "")
+    smoothed = smooth(detector, plan, purifier) if noisy else None
+    n = plan.n if noisy else 0
+    conditions: list[Condition] = []
+    previous: AttackResult | None = None
+    for radius in sorted({float(r) for r in radii if r > 0}):
+        if smoothed is not None:
+            found = attack_smoothed(
+                *(smoothed, images, labels, index),
+                norm=norm,
+                eps=radius,
+                steps=steps,
+                eot=eot,
+                restarts=restarts,
+                seed=seed,
+                previous=previous,
+            )
+        else:
+            found = pgd(
+                *(detector.score, images, labels),
+                norm=norm,
+                eps=radius,
+                steps=steps,
+                restarts=restarts,
+                seed=seed,
+                device=plan.device,
+                previous=previous,
+            )
+        previous = found
+        clean, bounds = _exact(detector, images, found) if plan.smoothing == "none" else _reached(found)
+        if not conditions:
+            conditions.append(clean_condition(subject, tested, clean, n=n, seed=plan.seed))
+        conditions.append(
+            attack_condition(subject, tested, bounds, norm=norm, eps=radius, n=n, seed=plan.seed)
+        )
+    return conditions
+
+
+def _reached(found: AttackResult) -> tuple[FloatArray, ScoreBounds]:
+    return np.asarray(found.clean_scores), found.bounds()
+
+
+def _exact(detector: Detector, images: Any, found: AttackResult) -> tuple[FloatArray, ScoreBounds]:
+    """Rescore in float64: the certificate `none` is attained, so a float32 score could seem to leave it."""
+    clean = np.mean(detector.score_interval(images), axis=0)
+    attacked = np.mean(detector.score_interval(found.images), axis=0)
+    _, worst = keep_worse(found.labels, (images, clean), (found.images, attacked))
+    return clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst))
+
+
+def _store(
+    folder: Path, detector: Detector, split: DataSplit, smoothed: SmoothedDetector, purifier: Any
+) -> ScoreStore:
+    """Scores under everything that determines them; a changed option is refused, not mixed in."""
+    config = {
+        **smoothed.sampling_config(),
+        "detector": detector.fingerprint(),
+        "data": split.fingerprint(),
+        "purifier": "" if purifier is None else type(purifier).__name__,
+    }
+    return ScoreStore(folder, config)

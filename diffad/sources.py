@@ -1,0 +1,147 @@
+"""Options that every command shares: which detector, on which data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from platformdirs import user_cache_path
+
+from certify.checks import InputError
+from certify.console import say
+from diffad.data import DataSplit, load_data
+from diffad.detector import Detector
+from diffad.registry import DETECTORS, load_detector
+
+BUILT_IN = "digits.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Detector and data of a command."""
+
+    detector: str | None = None
+    """Folder of a trained detector, or the name of one to fit here; None: the built-in digits detector."""
+    data: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_name"])] = None
+    """digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ...; None: what the detector was trained on."""
+    normal_class: str | None = None
+    """The class taken as normal, where the data set has classes."""
+    resolution: int | None = None
+    """Height and width of the images; None: those of the detector."""
+    data_seed: int | None = None
+    """Seed of the split; None: that of the detector's training."""
+    limit: int | None = None
+    """Test images of each label, at most; None: all."""
+    score: str | None = None
+    """Score of a diffusion detector: paper, root_max, l2, patch_max; None: the one chosen on validation."""
+    patch_size: int | None = None
+    """Window of its patch score."""
+    inner_sigma: float | None = None
+    """Noise of the detector itself under the ways input and denoise; None: as saved."""
+    output_dir: Path | None = None
+    """Run folder; None: one under runs/ named after detector, data and options."""
+
+
+def load_sources(options: SourceOptions) -> tuple[Detector, DataSplit]:
+    """Return a fitted detector and the data it is to be tested on; trains the built-in detector if need be."""
+    folder = options.detector if options.detector is not None else str(built_in_detector())
+    named = folder in DETECTORS
+    trained_on = {} if named else _training_data(Path(folder))
+    given = {
+        "spec": options.data,
+        "normal_class": options.normal_class,
+        "resolution": options.resolution,
+        "seed": options.data_seed,
+    }
+    request: dict[str, Any] = {**trained_on, **{k: v for k, v in given.items() if v is not None}}
+    request.setdefault("spec", "digits")
+    if request["spec"] == "digits" and request.get("normal_class") is None:
+        request["normal_class"] = "8"
+    detector = load_detector(folder)
+    if not named and detector.image_shape is not None and options.resolution is None:
+        request["resolution"], request["channels"] = detector.image_shape[1], detector.image_shape[0]
+    split = load_data(request.pop("spec"), **{**request, "limit": options.limit})
+    if named:
+        say(f"fitting {folder} on {len(split.train)} images of {split.name}")
+        detector = detector.fit(split.train.images)
+    return with_score_options(detector, options), split
+
+
+def with_score_options(detector: Detector, options: SourceOptions) -> Detector:
+    """Return the detector with --score and --patch_size; refused where a detector has no such choice."""
+    changes = {"score_name": options.score, "patch_size": options.patch_size}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        return detector
+    change = getattr(detector, "with_options", None)
+    if change is None:
+        raise InputError(f"--score, --patch_size: {detector.name} has one score; leave them out")
+    changed: Detector = change(**changes)
+    return changed
+
+
+def at_sigma(detector: Detector, smoothing: str, sigma: float | None, inner_sigma: float | None) -> Detector:
+    """Return a diffusion detector set for one way of smoothing; any other detector as it is.
+
+    `reference`: its statistics of normals follow the smoothing noise. `input` and `denoise`: its own noise is
+    `inner_sigma`, one stored draw, since every smoothing draw already is a draw.
+    """
+    change = getattr(detector, "with_options", None)
+    if change is None or smoothing in ("none", ""):
+        return detector
+    if smoothing == "reference":
+        changed: Detector = change(sigma=sigma)
+        return changed
+    changed = change(draws=1, **({} if inner_sigma is None else {"sigma": inner_sigma}))
+    return changed
+
+
+def _training_data(folder: Path) -> dict[str, Any]:
+    """Data options of a training run's manifest; empty when the folder has none."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return {}
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    found = content.get("data", {}).get("options", {})
+    return {key: value for key, value in found.items() if value is not None and key != "limit"}
+
+
+def config_path(name: str) -> Path:
+    """Return a built-in configuration: inside the installed package, or in `configs/` of the checkout."""
+    here = Path(__file__).parent
+    for folder in (here / "configs", here.parent / "configs"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{name}: not among the built-in configurations; reinstall diffad")
+
+
+def built_in_detector() -> Path:
+    """Return the folder of the built-in digits detector; trains it once into the platform's cache folder."""
+    from diffad.config import read_config
+    from diffad.diffusion.config import TrainConfig
+    from diffad.diffusion.train import train
+    from diffad.folder import CONFIG
+
+    config = read_config(TrainConfig, config_path(BUILT_IN))
+    folder = user_cache_path("diffad") / f"digits-{config.normal_class}"
+    if not (folder / CONFIG).is_file() or not (folder / "manifest.json").is_file():
+        say(f"no detector named: training the built-in digits detector into {folder} (a few minutes, once)")
+        train(replace(config, output_dir=str(folder)))
+    else:
+        say(f"no detector named: using the built-in digits detector in {folder}")
+    return folder
+
+
+def parse_radii(text: str, name: str = "--radii") -> tuple[float, ...]:
+    """Read radii such as `0,0.1,8/255`: numbers or fractions, at least 0."""
+    try:
+        radii = tuple(float(Fraction(part.strip())) for part in text.split(",") if part.strip())
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{name}: got {text!r}, need numbers or fractions such as 0,0.1,8/255") from None
+    if not radii or min(radii) < 0:
+        raise InputError(f"{name}: got {text!r}, need at least one number, none below 0")
+    return radii
