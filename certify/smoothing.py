@@ -45,8 +45,7 @@ class SmoothedDetector:
         seed: master key of all noise.
         batch_size: images a forward pass, a multiple of NOISE_CHUNK.
         device: where the detector computes; it must be there already.
-        purifier: the object whose `reconstruct` is used by `denoise` and `reference`; the detector itself if
-            None.
+        purifier: the object whose `reconstruct` is used by `denoise` and `reference`; by default the detector.
 
     Attributes:
         threshold_: set by `calibrate`; `score > threshold_` flags.
@@ -128,10 +127,9 @@ class SmoothedDetector:
         quantile: float = 0.95,
         indices: Sequence[int] | None = None,
     ) -> float:
-        """Set and return `threshold_`, the ceil((images + 1) * quantile)-th smallest score of held-out normal
-        images.
+        """Set `threshold_` from the scores of held-out normal images and return it.
 
-        A fresh normal image, exchangeable with these, is flagged with probability at most 1 - quantile (split
+        It is the ceil((images + 1) * quantile)-th smallest score. A fresh normal image, exchangeable with these, is flagged with probability at most 1 - quantile (split
         conformal).
 
         Raises:

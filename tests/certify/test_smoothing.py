@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from certify.certificate import certified_radius
 from certify.checks import InputError
 from certify.metrics import auroc
 from certify.smoothing import SmoothedDetector
@@ -156,3 +157,12 @@ def test_a_step_out_of_order_is_named(images: Tensor, shrink) -> None:
         SmoothedDetector(shrink, None, "none").noisy_scores(images, range(6))
     with pytest.raises(InputError, match="calibrate"):
         SmoothedDetector(shrink, SIGMA, "input", n=50, batch_size=50).predict(images, range(6))
+
+
+def test_an_unknown_side_costs_half_of_alpha_each(images: Tensor, shrink) -> None:
+    smoothed = SmoothedDetector(shrink, SIGMA, "input", n=500, alpha=0.01)
+    smoothed.threshold_ = 2.0
+    scores = smoothed.noisy_scores(images, range(6))
+    sides = [certified_radius(scores, 2.0, SIGMA, 0.005, side) for side in ("anomalous", "normal")]
+    assert (np.maximum(*sides) > 0.0).any()
+    assert np.array_equal(smoothed.radius(images, range(6)), np.maximum(*sides))
