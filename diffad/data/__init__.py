@@ -1,7 +1,8 @@
 """Data sets, four disjoint parts each: train, calibration, validation with synthetic defects, test."""
 
-from diffad.data.load import load_data
+from diffad.data.load import DATASETS, load_data
 from diffad.data.records import ImageSet, Record
+from diffad.data.sheet import contact_sheet
 from diffad.data.split import DataSplit
 
-__all__ = ["DataSplit", "ImageSet", "Record", "load_data"]
+__all__ = ["DATASETS", "DataSplit", "ImageSet", "Record", "contact_sheet", "load_data"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from certify.checks import InputError
+from diffad.data.grouping import with_near_duplicates
 from diffad.data.probe import probe
 from diffad.data.protocols import Choice
 from diffad.data.records import ImageSet, Record
@@ -37,6 +38,8 @@ def assemble(
     """
     learn, normals, anomalies = _read(source, choice, channels)
     test = ImageSet.from_records([*normals, *anomalies])
+    if source.group_above is not None:
+        learn = with_near_duplicates(learn, source.train, choice.train, source.group_above)
     learn_set = ImageSet.from_records(learn)
     wanted = min(MOST_HELD_OUT, round(source.held_out * len(learn)))
     if wanted < LEAST_HELD_OUT:

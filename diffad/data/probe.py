@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -48,11 +49,15 @@ def correlation_with(
 
 def near_duplicate_groups(images: Float[Tensor, "n c h w"], threshold: float = NEAR) -> list[list[int]]:
     """Return the connected components, of two images or more, where correlation exceeds `threshold`."""
-    linked = correlation_with(images, images).numpy() > threshold
-    _, component = connected_components(linked, directed=False)
-    return [
-        np.flatnonzero(component == c).tolist() for c in np.unique(component) if (component == c).sum() > 1
-    ]
+    pairs = []
+    for start in range(0, len(images), CHUNK):
+        linked = correlation_with(images[start : start + CHUNK], images) > threshold
+        pairs.append(linked.nonzero().numpy() + np.array([start, 0]))
+    row, column = np.concatenate(pairs).T
+    graph = coo_array((np.ones(len(row)), (row, column)), shape=(len(images), len(images)))
+    count, component = connected_components(graph, directed=False)
+    sizes = np.bincount(component, minlength=count)
+    return [np.flatnonzero(component == c).tolist() for c in np.flatnonzero(sizes > 1)]
 
 
 def probe(train: ImageSet, test: ImageSet) -> dict[str, Any]:

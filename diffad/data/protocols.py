@@ -102,7 +102,7 @@ def _first(places: Sequence[int], limit: int | None, rng: np.random.Generator) -
 def _dealt(
     places: Sequence[int], classes: Sequence[str], limit: int | None, rng: np.random.Generator
 ) -> list[int]:
-    """Return the first `limit` places when the shuffled classes are dealt in turn; without one, all in order."""
+    """Return the first `limit` places when shuffled classes are dealt in turn; without one, all in order."""
     if limit is None:
         return list(places)
     by_class: dict[str, list[int]] = {}

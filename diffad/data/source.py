@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from certify.console import progress
 from diffad.data.defects import DefectStyle
 from diffad.data.records import GOOD, Record
 
+T = TypeVar("T")
 READERS = 8  # decoding leaves Python's lock, so a few threads hide the latency of a disk
 
 
@@ -21,25 +23,22 @@ class Pool:
     """One side (train or test) of a data set.
 
     `read(place)` returns the image, float32 (channel, height, width) in [0, 1], and its mask, bool (height,
-    width), or None; it may be called from several threads.
+    width), or None; `thumbnail(place)` the same image in grey at one fixed size, whatever resolution is asked
+    for. Both may be called from several threads.
     """
 
     identifiers: tuple[str, ...]
     classes: tuple[str, ...]
     read: Callable[[int], tuple[Tensor, Tensor | None]]
     groups: tuple[str | None, ...] | None = None
+    thumbnail: Callable[[int], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.identifiers)
 
     def records(self, places: Sequence[int], *, anomalous: bool, prefix: str = "") -> list[Record]:
         """Read the images at `places`; an anomaly's defect kind is its class, with `prefix` before it."""
-        with ThreadPoolExecutor(READERS) as readers:
-            try:
-                pictures = list(progress(readers.map(self.read, places), "reading images", len(places)))
-            except BaseException:
-                readers.shutdown(cancel_futures=True)
-                raise
+        pictures = _threaded(self.read, places, "reading images")
         return [
             Record(
                 image,
@@ -52,6 +51,10 @@ class Pool:
             for place, (image, mask) in zip(places, pictures, strict=True)
         ]
 
+    def thumbnails(self, places: Sequence[int]) -> list[Tensor] | None:
+        """Read the thumbnails at `places`; None where the images themselves serve."""
+        return None if self.thumbnail is None else _threaded(self.thumbnail, places, "comparing images")
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -59,7 +62,7 @@ class Source:
 
     `style` says what synthetic defects suit it, `held_out` the share of train normals that calibration and
     validation take each, `balanced` whether the test takes as many anomalies as normals when no limit is
-    given.
+    given, `group_above` the correlation above which train images count as near-duplicates and stay together.
     """
 
     name: str
@@ -68,3 +71,13 @@ class Source:
     style: DefectStyle
     held_out: float = 0.1
     balanced: bool = False
+    group_above: float | None = None
+
+
+def _threaded(read: Callable[[int], T], places: Sequence[int], label: str) -> list[T]:
+    with ThreadPoolExecutor(READERS) as readers:
+        try:
+            return list(progress(readers.map(read, places), label, len(places)))
+        except BaseException:  # a damaged file, or Ctrl-C: do not read the rest first
+            readers.shutdown(cancel_futures=True)
+            raise

@@ -87,7 +87,7 @@ def noise(rng: Rng, x: Array, y: Array) -> Array:
     period = rng.uniform(5.0, 8.0) * rng.uniform(0.85, 1.2, waves)
     angle, phase = rng.uniform(0, np.pi, waves), rng.uniform(0, 2 * np.pi, waves)
     kx, ky = 2 * np.pi * np.cos(angle) / period, 2 * np.pi * np.sin(angle) / period
-    field = np.cos(x[..., None] * kx + y[..., None] * ky + phase).sum(-1) / np.sqrt(waves / 2)
+    field: Array = np.cos(x[..., None] * kx + y[..., None] * ky + phase).sum(-1) / np.sqrt(waves / 2)
     return 0.5 + 0.5 * np.tanh(0.8 * field)
 
 
@@ -109,7 +109,8 @@ def _turn(rng: Rng, x: Array, y: Array, period: float) -> tuple[Array, Array]:
 
 def _to_nearest(u: Array, period: float) -> Array:
     """Return the signed distance to the nearest multiple of `period`."""
-    return u - period * np.round(u / period)
+    distance: Array = u - period * np.round(u / period)
+    return distance
 
 
 def _line(u: Array, period: float, width: float) -> Array:

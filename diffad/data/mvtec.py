@@ -1,0 +1,77 @@
+"""Industrial sets in the layout of MVTec AD: one category, good images to learn from, defects with masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from certify.checks import InputError
+from diffad.data.defects import SURFACE
+from diffad.data.folder import class_folders, data_folder
+from diffad.data.grouping import known_groups
+from diffad.data.probe import PROBE_SIDE
+from diffad.data.reading import list_images, read_image, read_mask
+from diffad.data.records import GOOD
+from diffad.data.source import Pool, Source
+
+LAYOUT = (
+    "train/good/, test/good/, test/<defect>/ and ground_truth/<defect>/<name>_mask.png, as one category of "
+    "MVTec AD (https://www.mvtec.com/company/research/datasets/mvtec-ad)"
+)
+DEFAULT_RESOLUTION = 64
+
+
+def mvtec(path: str, *, resolution: int | None = None, channels: int | None = None) -> Source:
+    """Return one category of an MVTec AD style set, resized to 64 x 64 unless told (papers use 256).
+
+    64 is what a CPU can train and certify in reasonable time; radii at different resolutions are not
+    comparable. Where `ground_truth/` exists every defective image needs a mask; without it there are no
+    masks. An optional `groups.json` names images that must stay together.
+    """
+    root = data_folder(path, LAYOUT)
+    side = resolution or DEFAULT_RESOLUTION
+    for part in ("train", "test"):
+        if not (root / part / GOOD).is_dir():
+            raise InputError(f"{root / part / GOOD}: no such folder; need {LAYOUT}")
+    train = dict.fromkeys(list_images(root / "train" / GOOD), GOOD)
+    test = class_folders(root / "test", LAYOUT)
+    masks = _mask_files(root, test)
+    groups = known_groups(root, [_name(root, file) for file in (*train, *test)])
+
+    def pool(files: dict[Path, str]) -> Pool:
+        paths = list(files)
+        names = tuple(_name(root, file) for file in paths)
+
+        def read(place: int) -> tuple[Tensor, Tensor | None]:
+            file = paths[place]
+            mask = read_mask(masks[file], file, resolution=side) if file in masks else None
+            return read_image(file, resolution=side, channels=channels), mask
+
+        def thumbnail(place: int) -> Tensor:
+            return read_image(paths[place], resolution=PROBE_SIDE, channels=1)
+
+        return Pool(names, tuple(files.values()), read, tuple(groups.get(name) for name in names), thumbnail)
+
+    return Source(f"mvtec:{root.resolve().name}", pool(train), pool(test), SURFACE, group_above=0.7)
+
+
+def _mask_files(root: Path, test: dict[Path, str]) -> dict[Path, Path]:
+    truth = root / "ground_truth"
+    if not truth.is_dir():
+        return {}
+    masks = {}
+    for file, defect in test.items():
+        if defect == GOOD:
+            continue
+        # the published layout adds _mask; some conversions keep the image's own name
+        candidates = [truth / defect / f"{file.stem}{end}.png" for end in ("_mask", "")]
+        found = next((mask for mask in candidates if mask.is_file()), None)
+        if found is None:
+            raise InputError(f"{candidates[0]}: no such file; every defective image needs its mask")
+        masks[file] = found
+    return masks
+
+
+def _name(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
