@@ -14,7 +14,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from certify.checks import InputError, check_images, check_probability
 from certify.types import FloatArray
 from diffad import folder
+
+# a TypeVar, not Self: beartype refuses Self on the methods that jaxtyping decorates under pytest
+D = TypeVar("D", bound="Detector")
 
 DEFAULT_QUANTILE = 0.95
 
@@ -93,12 +96,12 @@ class Detector(nn.Module, ABC):
         return self.score(images)
 
     def fit(
-        self,
+        self: D,
         train: Float[Tensor, "n c h w"],
         *,
         calibration: Float[Tensor, "m c h w"] | None = None,
         seed: int = 0,
-    ) -> Self:
+    ) -> D:
         """Fit on normal images in [0, 1]; with `calibration`, held-out normals, set the threshold too."""
         check_images(train, name="train")
         if len(train) < self.min_images:
@@ -186,7 +189,7 @@ class Detector(nn.Module, ABC):
         folder.save(self, Path(directory))
 
     @classmethod
-    def from_pretrained(cls, directory: Path | str) -> Self:
+    def from_pretrained(cls: type[D], directory: Path | str) -> D:
         """Load a folder that this class has saved; `diffad.load_detector` finds the class by itself."""
         return folder.load(cls, Path(directory))
 
