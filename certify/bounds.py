@@ -47,8 +47,7 @@ def clopper_pearson_upper(successes: Count, trials: int, alpha: float) -> float:
 @overload
 def clopper_pearson_upper(successes: IntArray, trials: int, alpha: float) -> FloatArray: ...
 def clopper_pearson_upper(successes: Count | IntArray, trials: int, alpha: float) -> float | FloatArray:
-    """Return the exact one-sided upper confidence bound of a success rate; the mirror of
-    `clopper_pearson_lower`.
+    """Return the exact one-sided upper confidence bound of a success rate; the mirror of `clopper_pearson_lower`.
 
     It is 1 without a failure and 1 - alpha^(1/trials), in the form that keeps its digits, without a success.
     """

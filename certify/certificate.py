@@ -77,8 +77,7 @@ def certify_scores(
 
 
 def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: Any) -> ScoreBounds:
-    """Bound a score with global L2 Lipschitz constant L over balls, without noise and without error
-    probability.
+    """Bound a score with global L2 Lipschitz constant L over balls, without noise or error probability.
 
     Args:
         lower: (images,) rigorous lower ends of the score in float64.

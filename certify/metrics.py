@@ -62,8 +62,7 @@ def fpr_at_tpr(
     *,
     tpr: float = 0.95,
 ) -> float | FloatArray:
-    """Return the worst false-positive rate at the threshold that keeps at least `tpr` of the anomalies: an
-    upper bound.
+    """Return the worst false-positive rate at the threshold that keeps a share `tpr` of the anomalies: an upper bound.
 
     It is 1 where more than 1 - tpr of the anomalies have no finite lower bound. Arguments as in `auroc`.
     """
@@ -80,8 +79,7 @@ def tpr_fpr_at_threshold(
     side: Side = "both",
     unattacked: ScoreBounds | None = None,
 ) -> tuple[float | FloatArray, float | FloatArray]:
-    """Return the worst true- and false-positive rate of the decision `score > threshold`, a lower and an
-    upper bound.
+    """Return the worst true- and false-positive rate of the decision `score > threshold`: lower and upper bound.
 
     The threshold comes from held-out normal images. Arguments as in `auroc`.
     """

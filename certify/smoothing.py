@@ -129,8 +129,8 @@ class SmoothedDetector:
     ) -> float:
         """Set `threshold_` from the scores of held-out normal images and return it.
 
-        It is the ceil((images + 1) * quantile)-th smallest score. A fresh normal image, exchangeable with these, is flagged with probability at most 1 - quantile (split
-        conformal).
+        It is the ceil((images + 1) * quantile)-th smallest score, so that a fresh normal image, exchangeable with
+        these, is flagged with probability at most 1 - quantile (split conformal).
 
         Raises:
             InputError: if there are too few images for that rank.
@@ -184,8 +184,7 @@ class SmoothedDetector:
         labels: Any = None,
         store: ScoreStore | None = None,
     ) -> FloatArray:
-        """Return the certified radius (images,) of the decision at `threshold_`, 0.0 where nothing is
-        certified.
+        """Return the certified radius (images,) of the decision at `threshold_`, 0.0 where nothing is certified.
 
         With `labels` (0 normal, 1 anomalous) the right decision is certified at level alpha: 0.0 for a wrong
         one. Without them both decisions are tried at alpha / 2 each and the larger radius is returned (at
