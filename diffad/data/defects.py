@@ -24,6 +24,7 @@ Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Rng: TypeAlias = np.random.Generator
 
 REFERENCE_SIZE = 32
+LEAST_DEVIATION = 0.05  # standard deviation of pixels below which an image counts as this pale, not paler
 TRIES = 25  # geometries drawn for one kind and one norm before the next kind and a new norm are tried
 ROUNDS = 40
 
@@ -33,8 +34,9 @@ class DefectStyle:
     """What kinds are planted, how large and how strong.
 
     `norms` is (lowest, most likely, highest) L2 norm on a 32 x 32 grey image; it grows with the side and with
-    the square root of the channels, so that a defect of the same look has the same place in the range.
-    `radius`, `length` and `width` are fractions of the side.
+    the square root of the channels, so that a defect of the same look has the same place in the range. Under
+    `of_contrast` it is a share of the image's own contrast, the L2 norm of the image minus its mean: a part
+    missing from a pale object is a smaller change. `radius`, `length` and `width` are fractions of the side.
     """
 
     kinds: tuple[str, ...]
@@ -42,13 +44,16 @@ class DefectStyle:
     radius: tuple[float, float]
     length: tuple[float, float]
     width: tuple[float, float]
+    of_contrast: bool = False
 
-    def norm_range(self, shape: tuple[int, ...]) -> tuple[float, float, float]:
-        """Return `norms` scaled to images of `shape` (channel, height, width)."""
-        channels, height, width = shape
-        scale = float(np.sqrt(channels * height * width)) / REFERENCE_SIZE
-        low, mode, high = self.norms
-        return low * scale, mode * scale, high * scale
+    def norm_range(self, image: Array) -> tuple[float, float, float]:
+        """Return (lowest, most likely, highest) L2 norm for one image (channel, height, width)."""
+        scale = np.sqrt(image.size) / REFERENCE_SIZE
+        if self.of_contrast:
+            deviation = max(float(image.std()), LEAST_DEVIATION)
+            scale = np.sqrt(image.size) * deviation
+        low, mode, high = (float(norm * scale) for norm in self.norms)
+        return low, mode, high
 
 
 SURFACE_TEST = DefectStyle(
@@ -58,8 +63,17 @@ SURFACE_TEST = DefectStyle(
 SURFACE = DefectStyle(
     ("blob", "scratch", "stain", "paste"), (0.8, 1.7, 3.6), (0.06, 0.20), (0.25, 0.75), (0.018, 0.05)
 )
+# Photographs of real surfaces: defects are smaller and fainter there.
+INDUSTRIAL = DefectStyle(
+    ("blob", "scratch", "stain", "paste"), (0.15, 0.5, 2.0), (0.015, 0.14), (0.1, 0.6), (0.004, 0.02)
+)
 SHAPE = DefectStyle(
-    ("paste", "erase", "stroke", "warp"), (3.0, 5.0, 9.0), (0.14, 0.28), (0.3, 0.7), (0.05, 0.08)
+    ("paste", "erase", "stroke", "warp"),
+    (0.25, 0.45, 0.75),
+    (0.14, 0.28),
+    (0.3, 0.7),
+    (0.05, 0.08),
+    of_contrast=True,
 )
 
 
@@ -81,7 +95,7 @@ def plant(
     `style.kinds[first % len]`, or the next one where an image allows no defect of that kind and size. The
     result is rounded to multiples of 1 / `levels`. Raises `InputError` when no draw meets the range of norms.
     """
-    low, mode, high = style.norm_range(image.shape)
+    low, mode, high = style.norm_range(image)
     for attempt in range(ROUNDS):
         kind = style.kinds[(first + attempt // 3) % len(style.kinds)]
         target = rng.triangular(low, mode, high)

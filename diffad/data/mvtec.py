@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from certify.checks import InputError
-from diffad.data.defects import SURFACE
+from diffad.data.defects import INDUSTRIAL
 from diffad.data.folder import class_folders, data_folder
 from diffad.data.grouping import known_groups
 from diffad.data.probe import PROBE_SIDE
@@ -53,7 +53,7 @@ def mvtec(path: str, *, resolution: int | None = None, channels: int | None = No
 
         return Pool(names, tuple(files.values()), read, tuple(groups.get(name) for name in names), thumbnail)
 
-    return Source(f"mvtec:{root.resolve().name}", pool(train), pool(test), SURFACE, group_above=0.7)
+    return Source(f"mvtec:{root.resolve().name}", pool(train), pool(test), INDUSTRIAL, group_above=0.7)
 
 
 def _mask_files(root: Path, test: dict[Path, str]) -> dict[Path, Path]:
