@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -185,13 +186,63 @@ class Detector(nn.Module, ABC):
 
     def save_pretrained(self, directory: Path | str) -> None:
         """Write config.json, model.safetensors and README.md into a folder; replaces an older one there."""
-        self._require_fitted()
-        folder.save(self, Path(directory))
+        directory = Path(directory)
+        values = (
+            type(self).__name__,
+            version("diffad"),
+            self.name,
+            self.config(),
+            list(self._require_fitted()),
+            self.threshold_,
+            self.fit_info,
+            self.fingerprint(),
+        )
+        config = dict(zip(folder.KEYS, values, strict=True))
+        facts = {
+            "proven L2 Lipschitz constant of the score": self.lipschitz,
+            "proven L2 Lipschitz constant of the pair score in its reference": self.pair_lipschitz,
+        }
+        card = folder.card(config, (inspect.getdoc(type(self)) or "").partition("\n")[0], facts)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._save_parts(directory)
+        folder.write(directory, config, self._own_tensors(), card)
 
     @classmethod
     def from_pretrained(cls: type[D], directory: Path | str) -> D:
-        """Load a folder that this class has saved; `diffad.load_detector` finds the class by itself."""
-        return folder.load(cls, Path(directory))
+        """Load a folder that this class has saved; `diffad.load_detector` finds the class by itself.
+
+        Strict about class, arguments, tensors and their fingerprint; whatever does not fit raises `InputError`.
+        """
+        directory = Path(directory)
+        config = folder.read_config(directory)
+        if (config["_class_name"], config["name"]) != (cls.__name__, getattr(cls, "name", None)):
+            raise InputError(
+                f"{directory}: holds a {config['_class_name']} ({config['name']}), not a {cls.__name__}; "
+                "load_detector finds the class"
+            )
+        try:
+            detector = cls(**config["arguments"])
+            channel, height, width = (int(side) for side in config["image_shape"])
+            detector.image_shape = (channel, height, width)
+            detector.threshold_ = None if config["threshold"] is None else float(config["threshold"])
+            detector.fit_info = {str(key): int(value) for key, value in config["fit"].items()}
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{directory / folder.CONFIG}: {folder.one_line(error)}; save the detector again"
+            ) from error
+        for key, tensor in folder.read_tensors(directory, detector._own_tensors()).items():
+            setattr(detector, key, tensor)
+        detector._load_parts(directory)
+        detector.eval()
+        if detector.fingerprint() != config["fingerprint"]:
+            raise InputError(
+                f"{directory}: {folder.CONFIG} and the tensors beside it do not belong together, or were "
+                "changed since; save the detector again"
+            )
+        return detector
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        return dict(self.named_buffers(recurse=False))
 
     def _save_parts(self, directory: Path) -> None:
         """Write what is not a buffer of the detector itself, for example a network in its own format."""

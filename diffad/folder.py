@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +20,6 @@ from torch import Tensor
 
 from certify.checks import InputError
 from certify.files import write_atomic, write_json, write_text
-
-if TYPE_CHECKING:
-    from diffad.detector import Detector
-
-D = TypeVar("D", bound="Detector")
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 KEYS = (
@@ -49,26 +44,12 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
     return digest.hexdigest()
 
 
-def save(detector: Detector, directory: Path) -> None:
+def write(directory: Path, config: dict[str, Any], tensors: Mapping[str, Tensor], card: str) -> None:
     """Write the folder; config.json last, so that an interrupted write is noticed by its fingerprint."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = dict(detector.named_buffers(recurse=False))
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     write_atomic(directory / TENSORS, lambda path: save_file(plain, path, metadata={"format": "pt"}))
-    detector._save_parts(directory)
-    write_text(directory / CARD, _card(detector))
-    assert detector.image_shape is not None
-    values = (
-        type(detector).__name__,
-        version("diffad"),
-        detector.name,
-        detector.config(),
-        list(detector.image_shape),
-        detector.threshold_,
-        detector.fit_info,
-        detector.fingerprint(),
-    )
-    write_json(directory / CONFIG, dict(zip(KEYS, values, strict=True)))
+    write_text(directory / CARD, card)
+    write_json(directory / CONFIG, config)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -81,7 +62,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({_one_line(error)}); save the detector again") from error
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); save the detector again") from error
     if not isinstance(config, dict) or set(config) != set(KEYS):
         given = set(config) if isinstance(config, dict) else set()
         raise InputError(
@@ -92,78 +73,48 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def load(cls: type[D], directory: Path) -> D:
-    """Build a detector of exactly `cls` from a folder; strict about class, keys, shapes and content."""
-    config = read_config(directory)
-    where = directory / CONFIG
-    if config["_class_name"] != cls.__name__ or config["name"] != getattr(cls, "name", None):
-        raise InputError(
-            f"{where}: holds a {config['_class_name']} ({config['name']}), not a {cls.__name__}; "
-            "load_detector finds the class"
-        )
-    try:
-        detector = cls(**config["arguments"])
-        channel, height, width = (int(side) for side in config["image_shape"])
-        detector.image_shape = (channel, height, width)
-        detector.threshold_ = None if config["threshold"] is None else float(config["threshold"])
-        detector.fit_info = {str(key): int(value) for key, value in config["fit"].items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{where}: {_one_line(error)}; save the detector again") from error
-    _load_buffers(detector, directory)
-    detector._load_parts(directory)
-    detector.eval()
-    if detector.fingerprint() != config["fingerprint"]:
-        raise InputError(
-            f"{directory}: {CONFIG} and the tensors beside it do not belong together, or were changed since; "
-            "save the detector again"
-        )
-    return detector
-
-
-def _load_buffers(detector: Detector, directory: Path) -> None:
-    """Fill the buffers, empty until now, from model.safetensors: the same names and dtypes, no others."""
+def read_tensors(directory: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of model.safetensors, which must have exactly the names and dtypes of `wanted`."""
     path = directory / TENSORS
     if not path.is_file():
         raise InputError(f"{directory}: holds no {TENSORS}; save the detector again")
     try:
-        tensors = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({_one_line(error)}); save the detector again") from error
-    wanted = dict(detector.named_buffers(recurse=False))
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); save the detector again") from error
     if set(tensors) != set(wanted):
         missing, unknown = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
         raise InputError(f"{path}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
     for key, tensor in tensors.items():
         if tensor.dtype != wanted[key].dtype:
             raise InputError(f"{path}: {key} is {tensor.dtype}, need {wanted[key].dtype}")
-        setattr(detector, key, tensor)
+    return tensors
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an error says, cut to one line."""
     return " ".join(str(error).split())[:200]
 
 
-def _card(detector: Detector) -> str:
+def card(config: Mapping[str, Any], summary: str, facts: Mapping[str, Any]) -> str:
     """Return README.md: front matter of the Hub, then what this detector is and how to load it."""
-    summary = (type(detector).__doc__ or "").strip().splitlines()[0]
-    arguments = ", ".join(f"{key}={value!r}" for key, value in detector.config().items()) or "none"
-    threshold = "not calibrated" if detector.threshold_ is None else f"{detector.threshold_:.6g}"
+    arguments = ", ".join(f"{key}={value!r}" for key, value in config["arguments"].items()) or "none"
+    lines = [f"- {key}: {value}" for key, value in facts.items()]
     return f"""---
 library_name: diffad
 tags:
 - anomaly-detection
-- {detector.name}
+- {config["name"]}
 ---
-# {detector.name}
+# {config["name"]}
 
 {summary}
 
 - arguments: {arguments}
-- images: {detector.image_shape} (channel, height, width) in [0, 1]
-- fitted on {detector.fit_info.get("images", 0)} normal images, seed {detector.fit_info.get("seed", 0)}
-- threshold: {threshold}
-- proven L2 Lipschitz constant of the score: {detector.lipschitz}; of the pair score in its reference:
-{detector.pair_lipschitz}
+- images: {tuple(config["image_shape"])} (channel, height, width) in [0, 1]
+- fitted on {config["fit"].get("images", "an unknown number of")} normal images
+- threshold: {"not calibrated" if config["threshold"] is None else config["threshold"]}
+{chr(10).join(lines)}
 
 ```python
 from diffad import load_detector

@@ -66,6 +66,6 @@ def contraction(basis: Float[Tensor, "rows dims"]) -> Float[Tensor, "rows dims"]
     constant.
     """
     rows, dims = basis.shape
-    defect = float(torch.linalg.matrix_norm(basis @ basis.T - torch.eye(rows, dtype=basis.dtype)))
+    defect = float(torch.linalg.matrix_norm(basis @ basis.T - torch.eye(rows).to(basis)))
     allowance = 4.0 * gamma(dims + rows + 4) * rows
     return basis / (1.0 + defect + allowance)

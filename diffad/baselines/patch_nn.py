@@ -78,7 +78,7 @@ class PatchNN(Detector):
         self.register_buffer("projection", torch.empty(0, dtype=torch.float64))
 
     def _fit(self, train: Tensor, seed: int) -> None:
-        table = self._table()
+        table = self._table(train.device)
         count = len(train) * len(table)
         size = min(self.bank_size, count)
         greedy = self.selection == "k_centre"
@@ -114,7 +114,7 @@ class PatchNN(Detector):
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
         # the gradient holds the patch and its neighbour fixed, which they are almost everywhere
         patches, neighbours, _ = self._worst(images.detach())
-        worst = images.flatten(1).gather(1, self._table()[patches])
+        worst = images.flatten(1).gather(1, self._table(images.device)[patches])
         return pair_distance(self._embed(worst), self.bank[neighbours]).to(images.dtype)
 
     def score_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
@@ -126,7 +126,7 @@ class PatchNN(Detector):
         self._check_input(images)
         _, neighbours, embedded = self._worst(images.detach())
         distances = pair_distance(embedded, self.bank[neighbours]).cpu().numpy()
-        rows, dims = embedded.shape[1], self._table().shape[1]
+        rows, dims = embedded.shape[1], self._table(images.device).shape[1]
         slack = search_error(rows, math.sqrt(dims), largest_norm(self.bank))
         projected = 2.0 * gamma(dims + 2) * math.sqrt(rows * dims) if self.projection.numel() else 0.0
         return enclose(distances, rows, square_below=slack, square_above=slack, absolute=projected)
@@ -134,7 +134,7 @@ class PatchNN(Detector):
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return at each pixel the mean distance of the patches over it; 0 where a stride leaves a gap."""
         self._check_input(images)
-        table = self._table()
+        table = self._table(images.device)
         _, height, width = self._require_fitted()
         pixels = table[:, : self.patch_size**2].flatten()  # places in the first channel
         with torch.no_grad():
@@ -147,7 +147,7 @@ class PatchNN(Detector):
 
     def _worst(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return for each image the patch farthest from the bank, its neighbour, and that patch embedded."""
-        table = self._table()
+        table = self._table(images.device)
         bank = self.bank.double()
         parts = []
         with torch.no_grad():
@@ -164,7 +164,7 @@ class PatchNN(Detector):
         """Return the projected patches in float64 (..., m); exact if there is no projection."""
         return patches.double() @ self.projection.T if self.projection.numel() else patches.double()
 
-    def _table(self) -> Int[Tensor, "patches dims"]:
+    def _table(self, device: torch.device) -> Int[Tensor, "patches dims"]:
         """Return for each patch the places of its pixels in the flattened image."""
         channels, height, width = self._require_fitted()
         if self.patch_size > min(height, width):
@@ -172,9 +172,7 @@ class PatchNN(Detector):
                 f"patch_nn: got patch_size = {self.patch_size} for images {height} x {width}; need at most "
                 f"{min(height, width)}"
             )
-        places = torch.arange(channels * height * width, device=self.bank.device).view(
-            channels, height, width
-        )
+        places = torch.arange(channels * height * width, device=device).view(channels, height, width)
         windows = places.unfold(1, self.patch_size, 1).unfold(2, self.patch_size, 1)
         rows, columns = (_starts(side - self.patch_size, self.stride) for side in (height, width))
         return rearrange(windows[:, rows][:, :, columns], "c y x i j -> (y x) (c i j)")

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from certify.checks import InputError
+from diffad.baselines.pixel_nn import PixelNN
+
+TRAIN = torch.rand(25, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_score_is_the_sum_of_k_distances(k: int) -> None:
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(TRAIN.flatten(1).double())
+    wanted = search.kneighbors(IMAGES.flatten(1).double())[0].sum(1)
+    np.testing.assert_allclose(PixelNN(k).fit(TRAIN).score(IMAGES), wanted, rtol=1e-6)
+
+
+def test_interval_holds_the_distance_of_rational_arithmetic() -> None:
+    images = torch.cat([IMAGES, TRAIN[:2], (TRAIN[:2] + 1e-6).clamp(0, 1)])
+    lower, upper = PixelNN().fit(TRAIN).score_interval(images)
+    bank = [[Fraction(v) for v in row] for row in TRAIN.flatten(1).tolist()]
+    for image, low, high in zip(images.flatten(1).tolist(), lower, upper, strict=True):
+        pixels = [Fraction(v) for v in image]
+        square = min(
+            sum(((a - b) ** 2 for a, b in zip(pixels, row, strict=True)), Fraction(0)) for row in bank
+        )
+        assert Fraction(low) ** 2 <= square <= Fraction(high) ** 2
+    assert upper[8:10].tolist() == [0.0, 0.0]
+
+
+def test_interval_of_a_sum_holds_the_careful_sum() -> None:
+    lower, upper = PixelNN(k=4).fit(TRAIN).score_interval(IMAGES)
+    for image, low, high in zip(IMAGES, lower, upper, strict=True):
+        exact = sorted(math.dist(image.flatten().tolist(), row.flatten().tolist()) for row in TRAIN)[:4]
+        assert low <= math.fsum(exact) <= high
+
+
+def test_the_constant_k_is_attained() -> None:
+    detector = PixelNN(k=3).fit(torch.full((3, 1, 4, 4), 0.5))
+    near, far = torch.full((1, 1, 4, 4), 0.6), torch.full((1, 1, 4, 4), 0.9)
+    assert detector.lipschitz == 3.0
+    torch.testing.assert_close((detector.score(far) - detector.score(near))[0], 3 * (far - near).norm())
+
+
+def test_a_bank_smaller_than_k_is_refused() -> None:
+    with pytest.raises(InputError, match="got 4 training images, need at least 5"):
+        PixelNN(k=5).fit(TRAIN[:4])
+    with pytest.raises(InputError, match="k = 0"):
+        PixelNN(k=0)
+
+
+def test_the_bank_is_a_copy() -> None:
+    train = TRAIN.clone()
+    detector = PixelNN().fit(train)
+    train.zero_()
+    assert float(detector.score(TRAIN[:1])) == 0.0

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from certify.checks import InputError
+from diffad import DETECTORS, detector_class, load_detector
+from diffad.baselines.pixel_nn import PixelNN
+
+
+def test_a_name_gives_a_new_detector() -> None:
+    assert isinstance(load_detector("pixel_nn"), PixelNN)
+    assert load_detector("pixel_nn").image_shape is None
+
+
+def test_an_unknown_name_is_refused_with_those_allowed() -> None:
+    with pytest.raises(InputError, match=r"'pixelnn' is neither a folder nor one of pixel_mean, pca"):
+        load_detector("pixelnn")
+    with pytest.raises(InputError, match="allowed are pixel_mean"):
+        detector_class("pixelnn")
+
+
+def test_keys_of_the_table() -> None:
+    assert list(DETECTORS) == ["pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form", "diffusion"]
+
+
+def test_importing_diffad_stays_cheap() -> None:
+    heavy = ("diffusers", "accelerate", "sklearn", "matplotlib")
+    code = f"import sys, diffad; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from diffad.rounding import contraction, enclose, gamma
+
+
+def exact_square(left: torch.Tensor, right: torch.Tensor) -> Fraction:
+    return sum(
+        ((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(left.tolist(), right.tolist(), strict=True)),
+        Fraction(0),
+    )
+
+
+def test_gamma_grows_with_the_terms() -> None:
+    assert gamma(1) == pytest.approx(2.0**-53)
+    assert gamma(1000) > 1000 * 2.0**-53
+
+
+@pytest.mark.parametrize("dims", [1, 10, 500])
+@pytest.mark.parametrize("scale", [1e-6, 1.0])
+def test_enclosure_holds_the_distance_of_rational_arithmetic(dims: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(dims)
+    left = torch.rand(20, dims, generator=generator)
+    right = left + scale * torch.rand(20, dims, generator=generator)
+    distances = torch.linalg.vector_norm(left.double() - right.double(), dim=1).numpy()
+    lower, upper = enclose(distances, dims)
+    for i in range(20):
+        assert Fraction(lower[i]) ** 2 <= exact_square(left[i], right[i]) <= Fraction(upper[i]) ** 2
+    assert (upper - lower <= 1e-12 * distances * max(1, dims / 100)).all()
+
+
+def test_slack_widens_on_the_side_named() -> None:
+    distances = np.array([0.0, 1.0])
+    lower, upper = enclose(distances, 4, square_below=0.19)
+    assert lower == pytest.approx([0.0, 0.9])
+    assert upper == pytest.approx([0.0, 1.0])
+    lower, upper = enclose(distances, 4, square_above=0.21)
+    assert lower == pytest.approx([0.0, 1.0])
+    assert upper == pytest.approx([0.21**0.5, 1.1])
+    lower, upper = enclose(distances, 4, absolute=0.1)
+    assert lower == pytest.approx([0.0, 0.9])
+    assert upper == pytest.approx([0.1, 1.1])
+
+
+def test_contraction_makes_the_norm_at_most_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(30, 12, generator=generator, dtype=torch.float64)).Q.T * (1 + 1e-9)
+    shrunk = contraction(basis)
+    # |V|^2 <= |V V^T|_inf, in rational arithmetic
+    rows = [[Fraction(value) for value in row] for row in shrunk.tolist()]
+    gram = [[sum((a * b for a, b in zip(r, s, strict=True)), Fraction(0)) for s in rows] for r in rows]
+    off = max(sum((abs(v) for v in row), Fraction(0)) for row in gram)
+    assert off <= 1 + Fraction(1, 10**9)
+    assert np.linalg.norm(shrunk.numpy(), 2) < 1.0
+    torch.testing.assert_close(shrunk, basis, rtol=1e-7, atol=0)
