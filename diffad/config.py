@@ -112,4 +112,6 @@ def parse_config(
     for name, values in presets.items():
         if getattr(chosen, name):
             config = dataclasses.replace(config, **values)  # type: ignore[type-var]
-    return tyro.cli(config_class, prog=prog, description=description, args=rest, default=config)
+    return tyro.cli(
+        config_class, prog=prog, description=description, args=rest, default=config, use_underscores=True
+    )

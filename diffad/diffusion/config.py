@@ -22,7 +22,7 @@ AFTER_TRAINING = frozenset(
 class TrainConfig(TrainingOptions):
     """Train a diffusion model of normal images, the network of the diffusion detector."""
 
-    data: Annotated[str, tyro.conf.arg(aliases=["--dataset-name"])] = "digits"
+    data: Annotated[str, tyro.conf.arg(aliases=["--dataset_name"])] = "digits"
     """Data set: digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
     normal_class: str | None = None
     """The class taken as normal, where the data set has classes."""

@@ -30,8 +30,10 @@ def start_accelerator(
     """Return an `Accelerator` on the machine's accelerator, or on its CPU; one line to stderr says which.
 
     Raises:
-        InputError: fewer processes run than were asked for, or a strategy that shards the weights.
+        InputError: fewer processes run than were asked for, a strategy that shards the weights, float16 on a CPU.
     """
+    if mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise InputError("mixed_precision: fp16 needs a GPU; on a CPU use bf16 or no")
     # A process may train more than once, with other settings each time.
     AcceleratorState._reset_state()
     GradientState._reset_state()

@@ -22,6 +22,7 @@ from diffad.training.checkpoints import list_checkpoints
 from diffad.training.log import StepLog
 from diffad.training.state import Network, Training
 
+ECHO_SECONDS = 2.0  # a launcher passes on the Ctrl-C that its processes received from the terminal as well
 BatchLoss = Callable[[nn.Module, tuple[Tensor, ...], torch.Generator], Tensor]
 
 
@@ -31,14 +32,20 @@ class DivergedError(InputError):
 
 @dataclass
 class StopRequest:
-    """Set by Ctrl-C or SIGTERM; a second one stops at once."""
+    """Set by Ctrl-C or SIGTERM."""
 
-    asked: bool = False
+    when: float | None = None
+    """Monotonic seconds of the first signal."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.when is not None
 
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request that the loop reads after a step."""
+    """Turn SIGINT or SIGTERM into a request that the loop reads after a step; repeated later, it stops at once."""
     stop = StopRequest()
     if (
         threading.current_thread() is not threading.main_thread()
@@ -47,9 +54,10 @@ def deferred_stop() -> Iterator[StopRequest]:
         return
 
     def ask(number: int, frame: Any) -> None:
-        if stop.asked:
+        if stop.when is None:
+            stop.when = time.monotonic()
+        elif time.monotonic() - stop.when > ECHO_SECONDS:
             raise KeyboardInterrupt
-        stop.asked = True
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

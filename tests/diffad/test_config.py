@@ -81,4 +81,4 @@ def test_an_unknown_flag_is_a_usage_error_that_names_the_nearest(capsys: pytest.
     with pytest.raises(SystemExit) as caught:
         parse("--lerning_rate", "1")
     assert caught.value.code == 2
-    assert "--learning-rate" in capsys.readouterr().err
+    assert "--learning_rate" in capsys.readouterr().err

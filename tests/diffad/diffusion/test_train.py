@@ -144,7 +144,7 @@ def test_every_config_is_read_and_opens_with_its_command(path: Path) -> None:
     assert f"accelerate launch train_ddpm.py --config configs/{path.name}" in head[1]
     assert "Time:" in head[2]
     assert "Expected:" in head[2]
-    config = parse_arguments(["--config", str(path), "--smoke", "--dataset_name", "elsewhere", "--seed", "3"])
+    config = parse_arguments(["--config", str(path), "--smoke", "--dataset-name", "elsewhere", "--seed", "3"])
     assert (config.data, config.seed, config.max_train_steps) == ("elsewhere", 3, SMOKE["max_train_steps"])
 
 

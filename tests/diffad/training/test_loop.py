@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import toy_loss, toy_options, toy_training
 
-from diffad.training import DivergedError
+from diffad.training import DivergedError, loop
 from diffad.training.checkpoints import list_checkpoints
 from diffad.training.log import read_log
 
@@ -129,6 +129,26 @@ def test_stop_signal_saves_and_the_rerun_ends_the_same(tmp_path: Path, number: i
     assert [step for step, _ in list_checkpoints(tmp_path / "stopped")] == [3]
     toy_training(toy_options(tmp_path / "stopped"))
     assert contents(tmp_path / "unbroken" / "checkpoint-8") == contents(tmp_path / "stopped" / "checkpoint-8")
+
+
+@pytest.mark.parametrize(("patience", "saved"), [(60.0, [2]), (-1.0, [])])
+def test_an_echo_of_the_signal_is_ignored_and_a_late_one_stops_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, saved: list[int]
+) -> None:
+    monkeypatch.setattr(loop, "ECHO_SECONDS", patience)
+    batches = 0
+
+    def stop_in_second(model, batch, generator):
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        return toy_loss(model, batch, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        toy_training(toy_options(tmp_path), stop_in_second)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == saved
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

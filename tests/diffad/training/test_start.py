@@ -81,6 +81,22 @@ def test_the_single_thread_of_the_launcher_is_undone_unless_asked_for(
     assert chosen[-1] == threads
 
 
+def test_float16_without_a_gpu_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        toy_training(toy_options(tmp_path, mixed_precision="fp16"))
+
+
+def test_bfloat16_trains_and_resumes(tmp_path: Path) -> None:
+    toy_training(toy_options(tmp_path / "unbroken", mixed_precision="bf16"))
+    changes = {"mixed_precision": "bf16", "lr_scheduler": "constant"}
+    toy_training(toy_options(tmp_path / "long", **changes))
+    toy_training(toy_options(tmp_path / "short", **changes, max_train_steps=5))
+    toy_training(toy_options(tmp_path / "short", **changes))
+    long, short = (tmp_path / name / "checkpoint-8" / "ema.safetensors" for name in ("long", "short"))
+    assert long.read_bytes() == short.read_bytes()
+
+
 def test_warm_up_longer_than_the_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lr_warmup_steps: got 8 for a training of 8 steps"):
         toy_training(toy_options(tmp_path, lr_warmup_steps=8))

@@ -1,4 +1,4 @@
-"""A training small enough for tests; as a script it trains once for each JSON object given, in any number of processes."""
+"""A training small enough for tests; as a script it trains once for each JSON object given."""
 
 from __future__ import annotations
 
