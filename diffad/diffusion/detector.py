@@ -81,7 +81,8 @@ class DiffusionDetector(Detector):
         self.autocast = autocast
         self.purifier: Purifier | None = None
         for buffer in ("noise_", "statistics_sigmas_", "mean_error_", "mean_root_"):
-            self.register_buffer(buffer, torch.empty(0))
+            dtype = torch.float64 if buffer == "statistics_sigmas_" else torch.float32
+            self.register_buffer(buffer, torch.empty(0, dtype=dtype))
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments, as JSON."""
