@@ -30,6 +30,11 @@ def write_text(path: Path | str, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write bytes by atomic rename."""
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write JSON by atomic rename; NaN and infinity are refused, since JSON has neither."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n")

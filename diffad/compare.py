@@ -9,18 +9,17 @@ from typing import Any
 
 from certify.checks import InputError
 from certify.console import say
-from certify.files import write_json, write_text
+from certify.files import write_bytes, write_json, write_text
 from diffad import page
-from diffad.conditions import Run, join_runs
 from diffad.order import OrderReport, check_order
-from diffad.plots import curves, headline, save
+from diffad.plots import both_themes, headline, subject_labels
+from diffad.report_tables import matrix_html, number_texts
 from diffad.results import read_run
+from diffad.runs import Run, join_runs
 from diffad.tables import (
-    MISSING,
     Row,
     align,
     auroc_table,
-    cell_text,
     find,
     strongest,
     subject_of,
@@ -40,8 +39,9 @@ def compare_command(runs: Sequence[Path | str], output_dir: Path | str, *, json:
     rows = compare_table(loaded)
     output, data = Path(output_dir), loaded[0].manifest["data"]
     content = {"data": data, "order": order.sentence, "notes": notes(rows), "rows": rows}
-    save(headline(loaded), output / "compare.png")
-    write_text(output / "compare.html", compare_html(loaded, rows, order))
+    picture = both_themes(lambda theme: headline(loaded, theme=theme))
+    write_bytes(output / "compare.png", picture[0])
+    write_text(output / "compare.html", compare_html(data, rows, order, picture))
     write_json(output / "compare.json", content)
     print(jsonlib.dumps(content) if json else format_comparison(rows) + f"\n\n{order.sentence}")
     say(f"comparison: {output / 'compare.html'}")
@@ -74,11 +74,11 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     missing), infinite, n, alpha (of the whole cell), normals, anomalies.
     """
     rows = []
-    labels = iter(curves(runs))
+    labels = subject_labels(runs)
     for run in join_runs(runs):
         table = auroc_table(run)
         for subject in run.subjects:
-            label = next(labels).label
+            label = labels[run.folder, subject]
             own = [row for row in table if subject_of(row) == subject]
             for radius in sorted({row["radius"] for row in own if row["norm"] == "l2"}):
                 rows.append({"radius": radius, "label": label, "run": run.folder.name, **_cell(own, radius)})
@@ -122,61 +122,34 @@ def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
     for row in rows:
         shown = "" if row["radius"] == before else f"{row['radius']:g}"
         images = f"{row['normals']}+{row['anomalies']}"
-        lines.append([shown, row["label"], *_numbers(row, digits), str(row["n"]), images])
+        lines.append([shown, row["label"], *number_texts(row, digits), str(row["n"]), images])
         before = row["radius"]
     width = max(len(line[1]) for line in lines)
     text = align([[line[0], line[1].ljust(width), *line[2:]] for line in lines])
     return text + "".join(f"\nnote: {note}" for note in notes(rows))
 
 
-def _numbers(row: Row, digits: int) -> list[str]:
-    kinds = {"clean": "clean", "certified": "certified", "attacked": "attack"}
-    return [
-        MISSING if row[name] is None else cell_text({"condition": kind, "auroc": row[name]}, "auroc", digits)
-        for name, kind in kinds.items()
-    ]
-
-
-def compare_html(runs: Sequence[Run], rows: Sequence[Row], order: OrderReport) -> str:
+def compare_html(
+    data: dict[str, Any], rows: Sequence[Row], order: OrderReport, picture: tuple[bytes, bytes]
+) -> str:
     """The page: figure, a table of intervals in which the true robust AUROC lies, what each row rests on."""
-    data = runs[0].manifest["data"]
     caption = (
         "AUROC with all images attacked. Solid: certified, no attack of this size gets below. Dashed: "
         "reached by our attack. The truth lies between. Lines guide the eye; only the marks were computed."
     )
-    picture = page.figure(lambda theme: headline(runs, theme=theme), "AUROC against the L2 radius", caption)
     about = (
         "Bold: certified, floored. Below it: attacked. The true robust AUROC lies between the two. "
         "All images are attacked, normal and anomalous."
     )
     warnings = "".join(page.paragraph(f"Note: {note}.", "note") for note in notes(rows))
     sections = [
-        ("", picture),
-        ("Table", _matrix(rows) + page.paragraph(about, "note") + warnings),
+        ("", page.figure(picture, "AUROC against the L2 radius", caption)),
+        ("Table", matrix_html(rows) + page.paragraph(about, "note") + warnings),
         ("What the rows rest on", _basis(rows)),
         ("Check", page.paragraph(f"{order.sentence.replace('<=', '≤')}.")),
     ]
     subtitle = f"{data['name']} at {data['resolution']} x {data['resolution']} pixels"
     return page.page("Certified and attacked AUROC compared", subtitle, sections)
-
-
-def _matrix(rows: Sequence[Row]) -> str:
-    radii = sorted({row["radius"] for row in rows})
-    lines = [["detector", "clean", *(f"{radius:g}" for radius in radii)]]
-    for label in dict.fromkeys(row["label"] for row in rows):
-        own = {row["radius"]: row for row in rows if row["label"] == label}
-        clean = next(iter(own.values()))
-        lines.append([label, _numbers(clean, 3)[0], *(_interval(own.get(radius)) for radius in radii)])
-    return page.table(lines, groups=[("", 2), ("L2 radius", len(radii))], strong=range(2, len(radii) + 2))
-
-
-def _interval(row: Row | None) -> str:
-    if row is None:
-        return MISSING
-    _, certified, attacked = _numbers(row, 3)
-    if attacked == MISSING:
-        return certified
-    return f"{certified}\nto {attacked}"
 
 
 def _basis(rows: Sequence[Row]) -> str:

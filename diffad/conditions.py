@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -63,6 +62,7 @@ class Subject(NamedTuple):
         return self._replace(smoothing=self.smoothing or "none")
 
 
+@runtime_checkable
 class ImageTable(Protocol):
     """What is needed of a set of test images."""
 
@@ -251,44 +251,3 @@ def certified_conditions(
         )
         for i, radius in enumerate(sizes)
     ]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder in memory: its manifest and its conditions, ordered by detector, threat and radius."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    conditions: tuple[Condition, ...]
-
-    @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """The detectors scored here, each with its smoothing, in stored order."""
-        return tuple(dict.fromkeys(condition.subject.score for condition in self.conditions))
-
-    def of(self, subject: Subject, condition: str, norm: str | None = None) -> tuple[Condition, ...]:
-        """The conditions of one subject and kind, ordered by norm and radius."""
-        return tuple(
-            c
-            for c in self.conditions
-            if c.subject.score == subject.score and c.condition == condition and norm in (None, c.norm)
-        )
-
-
-def join_runs(runs: Iterable[Run]) -> list[Run]:
-    """One run for each detector, whatever folders its results lie in.
-
-    A certificate and an attack belong together if data and detector have the same fingerprints; a detector
-    without a fingerprint is known by its folder. Where two folders hold one condition, the later is taken.
-    """
-    joined: dict[tuple[Any, ...], Run] = {}
-    for run in runs:
-        data, detectors = run.manifest["data"], run.manifest["detectors"]
-        for name in dict.fromkeys(condition.subject.detector for condition in run.conditions):
-            identity = (data["fingerprint"], data["resolution"], name, detectors.get(name, str(run.folder)))
-            before = joined[identity].conditions if identity in joined else ()
-            own = [condition for condition in run.conditions if condition.subject.detector == name]
-            merged = {condition.key: condition for condition in (*before, *own)}
-            ordered = tuple(sorted(merged.values(), key=lambda condition: condition.key))
-            joined[identity] = Run(run.folder, run.manifest, ordered)
-    return list(joined.values())

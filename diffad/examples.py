@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,6 +28,7 @@ PICTURES = ("images", "reconstructions", "maps")
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """What is needed of a set of test images."""
 

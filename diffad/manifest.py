@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -41,6 +41,7 @@ PACKAGES = (
 )
 
 
+@runtime_checkable
 class Described(Protocol):
     """What a manifest says about a data set; `diffad.data.DataSplit` is one."""
 

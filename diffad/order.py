@@ -19,7 +19,8 @@ import numpy as np
 from certify.checks import InputError
 from certify.metrics import auroc, average_precision, fpr_at_tpr
 from certify.types import ScoreBounds, Side
-from diffad.conditions import Condition, IntArray, Run, join_runs
+from diffad.conditions import Condition, IntArray
+from diffad.runs import Run, join_runs
 
 TOLERANCE = 1e-12  # sums of equal terms in another order
 ATTACKED: tuple[Side, ...] = ("in", "out", "both")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from diffad.plots import DARK, LIGHT, Theme, png
 from diffad.tables import MISSING, NOTHING
 
 STYLE = """
@@ -69,18 +67,14 @@ def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def figure(draw: Callable[[Theme], Any], alt: str, caption: str) -> str:
-    """A figure in both themes, inlined; the reader's system chooses."""
-    light, dark = _data_uri(draw(LIGHT)), _data_uri(draw(DARK))
+def figure(themes: tuple[bytes, bytes], alt: str, caption: str) -> str:
+    """A figure as PNG files in the light and in the dark theme, inlined; the reader's system chooses."""
+    light, dark = ("data:image/png;base64," + base64.b64encode(png).decode("ascii") for png in themes)
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img src="{light}" alt="{escape(alt)}"></picture>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
-
-
-def _data_uri(drawn: Any) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(drawn)).decode("ascii")
 
 
 def table(
@@ -109,9 +103,10 @@ def table(
 def _cell(text: str, strong: bool) -> str:
     """A cell; a second line of its text is set small."""
     first, _, second = text.partition("\n")
+    shown = escape(first).replace("σ = ", "σ&nbsp;=&nbsp;")
     small = f"<small>{escape(second)}</small>" if second else ""
     kind = "nothing" if first in (NOTHING, MISSING) else "strong" if strong else ""
-    return f'<td class="{kind}">{escape(first)}{small}</td>' if kind else f"<td>{escape(first)}{small}</td>"
+    return f'<td class="{kind}">{shown}{small}</td>' if kind else f"<td>{shown}{small}</td>"
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

@@ -7,20 +7,26 @@ numbers do not say. It is refused for a run in which certified <= attacked <= cl
 from __future__ import annotations
 
 import json as jsonlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from certify.console import say
-from certify.files import write_json, write_text
+from certify.files import write_bytes, write_json, write_text
 from diffad import page
-from diffad.conditions import Run, Subject
-from diffad.examples import Examples, read_examples
+from diffad.compare import compare_table
+from diffad.conditions import Subject
+from diffad.examples import read_examples
 from diffad.order import OrderReport, check_order
-from diffad.plots import Theme, distributions, example_figure, headline, save
-from diffad.report_tables import defects_html, rates_html, table_html
+from diffad.plots import Theme, both_themes, distributions, example_figure, headline
+from diffad.report_tables import defects_html, matrix_html, rates_html, table_html
 from diffad.report_text import how_sure, lead, limits, made, measured, probe
 from diffad.results import SUMMARY, read_run, summarize
-from diffad.tables import auroc_table, format_table
+from diffad.runs import Run
+from diffad.tables import Row, auroc_table, format_table
+
+Figures = dict[str, tuple[bytes, bytes]]
+FIGURES = "figures"
 
 
 def report_command(run: Path | str, *, json: bool = False) -> Path:
@@ -31,13 +37,14 @@ def report_command(run: Path | str, *, json: bool = False) -> Path:
     loaded = read_run(run)
     order = check_order([loaded])
     rows = auroc_table(loaded)
-    html = report_html(loaded, order)
-    figures = write_figures(loaded)
+    figures = draw_figures(loaded)
+    for name, (light, _) in figures.items():
+        write_bytes(loaded.folder / FIGURES / f"{name}.png", light)
     path = loaded.folder / "report.html"
-    write_text(path, html)
+    write_text(path, report_html(loaded, order, figures))
     write_json(loaded.folder / SUMMARY, summarize(loaded))
     if json:
-        names = [str(figure) for figure in figures]
+        names = [str(loaded.folder / FIGURES / f"{name}.png") for name in figures]
         print(jsonlib.dumps({"report": str(path), "figures": names, "order": order.sentence, "auroc": rows}))
     else:
         print(format_table(rows))
@@ -46,33 +53,41 @@ def report_command(run: Path | str, *, json: bool = False) -> Path:
     return path
 
 
-def write_figures(run: Run) -> list[Path]:
-    """Write the figures of a run as PNG files; returns their paths."""
-    drawn = {"headline": headline([run])} if _has_curve(run) else {}
-    for number, subject in enumerate(_with_clean(run)):
-        drawn[f"scores-{number}" if number else "scores"] = distributions(run, subject)
-    if examples := _examples(run):
-        drawn["examples"] = example_figure(run, examples)
-    paths = []
-    for name, figure in drawn.items():
-        path = run.folder / "figures" / f"{name}.png"
-        save(figure, path)
-        paths.append(path)
-    return paths
+def draw_figures(run: Run) -> Figures:
+    """The figures of a run by name, each as PNG files in the light and in the dark theme."""
+    figures: Figures = {}
+    if any(condition.norm == "l2" for condition in run.conditions):
+        figures["headline"] = both_themes(lambda theme: headline([run], theme=theme))
+    for subject, name in _score_figures(run).items():
+        figures[name] = both_themes(partial(_distributions, run, subject))
+    examples = read_examples(run.folder)
+    if examples is not None and run.of(examples.subject, "clean"):
+        figures["examples"] = both_themes(lambda theme: example_figure(run, examples, theme=theme))
+    return figures
 
 
-def report_html(run: Run, order: OrderReport) -> str:
-    """The page of a run whose order has been checked."""
+def _score_figures(run: Run) -> dict[Subject, str]:
+    """A figure's name for each main subject with clean scores."""
+    subjects = [subject for subject in run.main if run.of(subject, "clean")]
+    return {subject: f"scores-{i + 1}" if i else "scores" for i, subject in enumerate(subjects)}
+
+
+def _distributions(run: Run, subject: Subject, theme: Theme) -> Any:
+    return distributions(run, subject, theme=theme)
+
+
+def report_html(run: Run, order: OrderReport, figures: Figures) -> str:
+    """The page of a run whose order has been checked, with figures from `draw_figures`."""
     data, rows = run.manifest["data"], auroc_table(run)
-    detectors = ", ".join(dict.fromkeys(subject.detector for subject in run.subjects))
+    detectors = ", ".join(dict.fromkeys(subject.detector for subject in run.main))
     subtitle = f"{data['name']} at {data['resolution']} x {data['resolution']} pixels · {_when(run)}"
     sections = [
         ("", lead(run, rows)),
         ("What was measured", measured(run, rows)),
-        ("Certified and attacked AUROC", _headline(run)),
-        ("Table", table_html(rows) + rates_html(rows) + defects_html(run)),
-        ("Scores", _scores(run)),
-        ("Examples", _example_section(run)),
+        ("Certified and attacked AUROC", _headline(figures)),
+        ("Table", _tables(run, rows)),
+        ("Scores", _scores(run, figures)),
+        ("Examples", _examples(figures)),
         ("How sure is this?", how_sure(run, rows, order)),
         ("What this does not say", limits(run)),
         ("Is the test set new to the detector?", probe(data)),
@@ -81,57 +96,46 @@ def report_html(run: Run, order: OrderReport) -> str:
     return page.page(f"How robust is {detectors}?", subtitle, sections)
 
 
-def _has_curve(run: Run) -> bool:
-    return any(c.norm == "l2" for c in run.conditions)
-
-
-def _with_clean(run: Run) -> list[Subject]:
-    return [subject for subject in run.subjects if run.of(subject, "clean")]
-
-
-def _examples(run: Run) -> Examples | None:
-    examples = read_examples(run.folder)
-    return examples if examples and run.of(examples.subject, "clean") else None
+def _tables(run: Run, rows: list[Row]) -> str:
+    """All subjects against the radius where there are several, then the main ones in full, the rest folded."""
+    parts = [] if len(run.subjects) < 2 else [matrix_html(compare_table([run]))]
+    parts += [table_html(rows, run.main), rates_html(rows, run.main), defects_html(run)]
+    if beside := [subject for subject in run.subjects if subject not in run.main]:
+        parts.append(page.folded("Tables of the rows without a network", table_html(rows, beside)))
+    return "".join(parts)
 
 
 def _when(run: Run) -> str:
     return str(max(entry["finished"] for entry in run.manifest["commands"]))[:10]
 
 
-def _headline(run: Run) -> str:
-    if not _has_curve(run):
+def _headline(figures: Figures) -> str:
+    if "headline" not in figures:
         return page.paragraph("No result in L2 yet: run certify, then diffad attack.", "note")
     caption = (
         "All images are attacked, normal and anomalous. The true robust AUROC lies in the shaded gap. Lines "
         "guide the eye; only the marks were computed."
     )
-    return page.figure(lambda theme: headline([run], theme=theme), "AUROC against the L2 radius", caption)
+    return page.figure(figures["headline"], "AUROC against the L2 radius", caption)
 
 
-def _scores(run: Run) -> str:
+def _scores(run: Run, figures: Figures) -> str:
     parts = []
-    for subject in _with_clean(run):
-
-        def draw(theme: Theme, subject: Subject = subject) -> Any:
-            return distributions(run, subject, theme=theme)
-
+    for subject, name in _score_figures(run).items():
         caption = (
             f"{subject.label}. Left: clean scores. Right: one line an image, the interval that no attack of "
             "this size can leave; a line that runs out of the frame has an extreme bound or none. The "
             "certified AUROC counts how often an anomalous line lies wholly above a normal one."
         )
-        parts.append(page.figure(draw, f"Scores of {subject.label}", caption))
+        parts.append(page.figure(figures[name], f"Scores of {subject.label}", caption))
     return "".join(parts)
 
 
-def _example_section(run: Run) -> str:
-    examples = _examples(run)
-    if examples is None:
+def _examples(figures: Figures) -> str:
+    if "examples" not in figures:
         return ""
     caption = (
         "The test images with the lowest, the middle and the highest score of each class, so nobody picked "
         "them. Anomaly maps share one scale."
     )
-    return page.figure(
-        lambda theme: example_figure(run, examples, theme=theme), "Examples with anomaly maps", caption
-    )
+    return page.figure(figures["examples"], "Examples with anomaly maps", caption)

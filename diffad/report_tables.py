@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from certify.text import ceil_text
 from diffad import page
-from diffad.conditions import Run
+from diffad.conditions import Subject
+from diffad.runs import NETWORK_FREE, Run
 from diffad.tables import (
     ATTACKED,
     MISSING,
@@ -22,10 +23,10 @@ from diffad.tables import (
 NORM = {"l2": "L2", "linf": "Linf", "": ""}
 
 
-def table_html(rows: Sequence[Row]) -> str:
-    """AUROC by radius: clean, then certified and attacked for each side; one table a subject and norm."""
+def table_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
+    """AUROC by radius, certified and attacked, for each side; one table a subject and norm."""
     parts = []
-    for subject in dict.fromkeys(subject_of(row) for row in rows):
+    for subject in subjects:
         own = [row for row in rows if subject_of(row) == subject]
         clean = find(own, condition="clean")
         for norm in sorted({row["norm"] for row in own if row["norm"]}):
@@ -73,11 +74,11 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
     return page.table(lines, groups=groups, caption="; ".join(caption), strong=strong)
 
 
-def rates_html(rows: Sequence[Row]) -> str:
+def rates_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
     """FPR at 95 % TPR and the rates at the calibrated threshold, each with its interval over test images."""
     head = ["", "FPR at 95 % TPR", "TPR at threshold", "FPR at threshold"]
     parts = []
-    for subject in dict.fromkeys(subject_of(row) for row in rows):
+    for subject in subjects:
         chosen = [r for r in rows if subject_of(r) == subject and r["side"] in ("clean", "both")]
         chosen = [r for r in chosen if r["alpha_kind"] != "per_image"]
         lines = [[_threat(row), *(_rate(row, name) for name in ("fpr95", "tpr", "fpr"))] for row in chosen]
@@ -117,3 +118,33 @@ def defects_html(run: Run) -> str:
         if parts
         else ""
     )
+
+
+def matrix_html(rows: Sequence[Row]) -> str:
+    """Subjects against L2 radii: certified AUROC and below it the attacked one. Rows from `compare_table`."""
+    radii = sorted({row["radius"] for row in rows})
+    lines = [["detector", "clean", *(f"{radius:g}" for radius in radii)]]
+    ranked = sorted(rows, key=lambda row: row["detector"] in NETWORK_FREE)
+    for label in dict.fromkeys(row["label"] for row in ranked):
+        own = {row["radius"]: row for row in rows if row["label"] == label}
+        clean = next(iter(own.values()))
+        lines.append([label, number_texts(clean)[0], *(_interval(own.get(radius)) for radius in radii)])
+    return page.table(lines, groups=[("", 2), ("L2 radius", len(radii))], strong=range(2, len(radii) + 2))
+
+
+def _interval(row: Row | None) -> str:
+    if row is None:
+        return MISSING
+    _, certified, attacked = number_texts(row)
+    if attacked == MISSING:
+        return certified
+    return f"{certified}\n≤ {attacked}"
+
+
+def number_texts(row: Row, digits: int = 3) -> list[str]:
+    """Clean, certified and attacked AUROC of a row of `compare_table`."""
+    kinds = {"clean": "clean", "certified": "certified", "attacked": "attack"}
+    return [
+        MISSING if row[name] is None else cell_text({"condition": kind, "auroc": row[name]}, "auroc", digits)
+        for name, kind in kinds.items()
+    ]

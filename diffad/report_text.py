@@ -7,9 +7,10 @@ from typing import Any
 
 from certify.text import floor_text
 from diffad import page
-from diffad.conditions import Run, Subject
+from diffad.conditions import Subject
 from diffad.order import OrderReport
 from diffad.plots import pick_radius
+from diffad.runs import Run
 from diffad.tables import HALF, Row, cell_text, find, strongest, subject_of, total_alpha
 
 WAYS = {
@@ -22,7 +23,24 @@ WAYS = {
 
 def lead(run: Run, rows: list[Row]) -> str:
     """The result in one sentence a subject."""
-    return page.leading([(subject.label, _sentence(run, subject, rows)) for subject in run.subjects])
+    results = [(subject.label, _sentence(run, subject, rows)) for subject in run.main]
+    best = _best_beside(run, rows)
+    return page.leading([*results, *([("Without a network", best)] if best else [])])
+
+
+def _best_beside(run: Run, rows: list[Row]) -> str:
+    """The network-free row that certifies most at the first subject's radius: what a network has to beat."""
+    radius = pick_radius(run, run.main[0])
+    wanted = {"condition": "certified", "norm": "l2", "radius": radius, "side": "both"}
+    others = [
+        strongest([r for r in rows if subject_of(r) == s], **wanted)
+        for s in run.subjects
+        if s not in run.main
+    ]
+    best = max((row for row in others if row), key=lambda row: float(row["auroc"]), default=None)
+    if best is None or best["auroc"] <= HALF:
+        return ""
+    return f"{subject_of(best).label} certifies {cell_text(best)} at L2 size {radius:g}."
 
 
 def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
@@ -50,7 +68,7 @@ def measured(run: Run, rows: list[Row]) -> str:
         ("Data", f"{data['name']}, {size}, {'grey' if data['channels'] == 1 else 'colour'}"),
         ("Test images", f"{counted['normals']} normal, {counted['anomalies']} anomalous"),
     ]
-    for subject in run.subjects:
+    for subject in run.main:
         way = subject.score.smoothing
         pairs.append(("Detector", f"{subject.detector}, score {subject.score_name}"))
         pairs.append(("Smoothing", f"{way}: {WAYS[way]}"))
@@ -60,13 +78,15 @@ def measured(run: Run, rows: list[Row]) -> str:
         if certified and (alpha := total_alpha(certified)) is not None:
             pairs.append(("Draws an image", f"n = {certified['n']}"))
             pairs.append(("Chance of error", f"alpha = {alpha:.3g} for a whole cell of the table"))
+    if beside := [subject.label for subject in run.subjects if subject not in run.main]:
+        pairs.append(("Beside it", f"without a network: {'; '.join(beside)}"))
     return page.facts(pairs)
 
 
 def how_sure(run: Run, rows: list[Row], order: OrderReport) -> str:
     """The certificate as a sentence, with its probability, and the outcome of the order check."""
     items = []
-    for subject in run.subjects:
+    for subject in run.main:
         own = [row for row in rows if subject_of(row) == subject]
         radius = pick_radius(run, subject)
         row = strongest(own, condition="certified", norm="l2", radius=radius, side="both")

@@ -21,7 +21,8 @@ from certify.metrics import (
 )
 from certify.text import ceil_text, floor_text
 from certify.types import ScoreBounds, Side
-from diffad.conditions import Condition, Run, Subject
+from diffad.conditions import Condition, Subject
+from diffad.runs import Run
 
 Row = dict[str, Any]
 NOTHING = "nothing certified"
@@ -61,7 +62,7 @@ def _unattacked(run: Run, condition: Condition) -> ScoreBounds | None:
 
 
 def _row(run: Run, condition: Condition, side: Side) -> Row:
-    labels, threshold = condition.images.labels, condition.threshold
+    labels, threshold = condition.images.labels, run.threshold(condition.subject)
     given = (condition.bounds, labels, side, _unattacked(run, condition))
     normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
     fpr95 = float(fpr_at_tpr(*given))
@@ -197,7 +198,10 @@ def format_table(rows: Sequence[Row], digits: int = 3) -> str:
 
 def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digits: int) -> str:
     """The lines of one subject; a kind of row (certified at some alpha, attacked) it lacks has no column."""
-    kinds = sorted({_kind(row) for row in rows}, key=lambda kind: (kind[0] == "attack", kind))
+    kinds = sorted(
+        {_kind(row) for row in rows if row["condition"] != "clean"},
+        key=lambda kind: (kind[0] == "attack", kind),
+    )
     radii = sorted({row["radius"] for row in rows})
     counted = clean or rows[0]
     title = f"{subject.dataset}  {subject.label}  {subject.resolution} x {subject.resolution}  "
@@ -207,7 +211,7 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
     for kind in kinds:
         header += [f"{_kind_text(kind)} {side}" if side == "in" else side for side in ATTACKED]
         header += ["infinite"] if kind[0] == "certified" else []
-    lines = [header] if norm else [["", "clean"]]
+    lines = [header]
     for radius in radii or [0.0]:
         line = [radius_text(radius, norm) if norm else "", cell_text(clean, "auroc", digits)]
         for kind in kinds:

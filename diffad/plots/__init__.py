@@ -8,16 +8,17 @@ shown, and no backend is chosen. Colours are Okabe and Ito's, told apart by the 
 markers say the same again. Matplotlib is imported when the first figure is drawn.
 """
 
-from diffad.plots.headline import Curve, curves, gap, headline, pick_radius
+from diffad.plots.headline import Curve, curves, gap, headline, pick_radius, subject_labels
 from diffad.plots.pictures import example_figure
 from diffad.plots.scores import distributions
-from diffad.plots.style import DARK, LIGHT, Theme, png, save
+from diffad.plots.style import DARK, LIGHT, Theme, both_themes, png
 
 __all__ = [
     "DARK",
     "LIGHT",
     "Curve",
     "Theme",
+    "both_themes",
     "curves",
     "distributions",
     "example_figure",
@@ -25,5 +26,5 @@ __all__ = [
     "headline",
     "pick_radius",
     "png",
-    "save",
+    "subject_labels",
 ]

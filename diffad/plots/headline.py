@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from certify.checks import InputError
 from certify.types import FloatArray, Side
-from diffad.conditions import Run, Subject, join_runs
+from diffad.conditions import Subject
 from diffad.plots.style import LIGHT, Theme, new_figure, style
+from diffad.runs import NETWORK_FREE, Run, join_runs
 from diffad.tables import HALF, Row, auroc_table, find, subject_of
+
+FEW = 4  # curves that can all be shaded
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,13 @@ class Curve:
 
 
 def curves(runs: Iterable[Run], side: Side = "both") -> list[Curve]:
-    """Curves of every subject against the L2 radius; the total level first, then the largest n."""
+    """Curves of every subject against the L2 radius, trained networks first.
+
+    Of several levels and n the total level is taken, then the largest n.
+    """
     found: list[Curve] = []
     runs = join_runs(runs)
-    labels = [subject.label for run in runs for subject in run.subjects]
+    labels = subject_labels(runs)
     for run in runs:
         rows = auroc_table(run)
         for subject in run.subjects:
@@ -42,10 +49,20 @@ def curves(runs: Iterable[Run], side: Side = "both") -> list[Curve]:
             if attacked:
                 attacked = sorted({**dict(start), **dict(attacked)}.items())
             value = None if clean is None else float(clean["auroc"])
-            twice = labels.count(subject.label) > 1
-            label = f"{subject.label} [{run.folder.name}]" if twice else subject.label
-            found.append(Curve(label, subject, value, _columns(certified), _columns(attacked)))
-    return found
+            found.append(
+                Curve(labels[run.folder, subject], subject, value, _columns(certified), _columns(attacked))
+            )
+    return sorted(found, key=lambda curve: curve.subject.detector in NETWORK_FREE)
+
+
+def subject_labels(runs: Iterable[Run]) -> dict[tuple[Path, Subject], str]:
+    """A name for each (folder, subject) of joined runs; with the folder's name where two would be alike."""
+    pairs = [(run, subject) for run in join_runs(runs) for subject in run.subjects]
+    names = [subject.label for _, subject in pairs]
+    return {
+        (run.folder, subject): f"{name} [{run.folder.name}]" if names.count(name) > 1 else name
+        for (run, subject), name in zip(pairs, names, strict=True)
+    }
 
 
 def _points(rows: list[Row], condition: str, side: Side) -> list[tuple[float, float]]:
@@ -72,16 +89,21 @@ def gap(curve: Curve) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) -> Any:
-    """Certified and attacked AUROC against the L2 radius, one colour a subject, the gap shaded."""
+    """Certified and attacked AUROC against the L2 radius, one colour a subject, the gap shaded.
+
+    With more than `FEW` curves only those of trained networks are shaded, and the others are drawn thin.
+    """
     series = curves(runs, side)
     if not any(len(curve.certified[0]) or len(curve.attacked[0]) for curve in series):
         raise InputError("headline figure: no certified and no attacked result in L2; run certify first")
+    learnt = [curve for curve in series if curve.subject.detector not in NETWORK_FREE]
+    bold = learnt if learnt and len(series) > FEW else series
     with style(theme):
         figure, axes = new_figure(6.4, 4.6 + 0.22 * ((len(series) + 1) // 2))
-        for number, curve in enumerate(series):
-            _draw_curve(axes, curve, theme.series[number % len(theme.series)], theme)
+        for number, curve in reversed(list(enumerate(series))):
+            _draw_curve(axes, curve, theme.series[number % len(theme.series)], theme, bold=curve in bold)
         _draw_half(axes, theme)
-        right = max(float(r.max()) for c in series for r in (c.certified[0], c.attacked[0]) if len(r))
+        right = max(float(r.max()) for c in series for r in (c.certified[0], c.attacked[0]) if len(r)) or 1.0
         axes.set(xlim=(-0.02 * right, 1.03 * right), ylim=(-0.02, 1.03))
         axes.set_xlabel("L2 size of the attack on each image (pixel values in [0, 1])")
         axes.set_ylabel("AUROC" if side == "both" else f"AUROC, side {side} attacked")
@@ -89,14 +111,17 @@ def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) 
     return figure
 
 
-def _draw_curve(axes: Any, curve: Curve, colour: str, theme: Theme) -> None:
-    radii, low, high = gap(curve)
-    axes.fill_between(radii, low, high, color=colour, alpha=0.12, linewidth=0)
-    axes.plot(*curve.certified, color=colour, linewidth=2.0, marker="o", markersize=4.0, zorder=3)
-    axes.plot(*curve.attacked, color=colour, linewidth=1.6, linestyle=(0, (4, 2)), marker="v", markersize=4.5)
+def _draw_curve(axes: Any, curve: Curve, colour: str, theme: Theme, *, bold: bool) -> None:
+    width, size = (2.0, 4.0) if bold else (1.1, 2.5)
+    if bold:
+        radii, low, high = gap(curve)
+        axes.fill_between(radii, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(*curve.certified, color=colour, linewidth=width, marker="o", markersize=size, zorder=3)
+    dashed: dict[str, Any] = {"linestyle": (0, (4, 2)), "marker": "v", "markersize": size + 0.5}
+    axes.plot(*curve.attacked, color=colour, linewidth=0.8 * width, **dashed)
     if curve.clean is not None:
-        options = {"color": colour, "markersize": 8, "zorder": 4, "clip_on": False}
-        axes.plot([0.0], [curve.clean], marker="D", markeredgecolor=theme.paper, **options)
+        diamond: dict[str, Any] = {"marker": "D", "markersize": 2 * size, "markeredgecolor": theme.paper}
+        axes.plot([0.0], [curve.clean], color=colour, zorder=4, clip_on=False, **diamond)
 
 
 def _draw_half(axes: Any, theme: Theme) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from certify.checks import InputError
-from diffad.conditions import Condition, Run
+from diffad.conditions import Condition
 from diffad.examples import Examples
 from diffad.plots.headline import pick_radius
 from diffad.plots.scores import at_radius, draw_threshold, score_limits
 from diffad.plots.style import LIGHT, Theme, new_figure, style
+from diffad.runs import Run
 
 
 def example_figure(run: Run, examples: Examples, *, radius: float | None = None, theme: Theme = LIGHT) -> Any:
@@ -85,7 +86,7 @@ def _draw_example_scores(
                 [reached[own[0]]], [row], marker="<" if anomalous else ">", color=colour, markersize=6.5
             )
         axes.plot([clean.bounds.lower[place[0]]], [row], marker="D", color=colour, markersize=6)
-    draw_threshold(axes, clean.threshold, theme, vertical=True)
+    draw_threshold(axes, run.threshold(examples.subject), theme, vertical=True)
     axes.set(xlim=limits, ylim=(len(examples.index) - 0.5, -0.5), yticks=[], xlabel="score")
     axes.set_title(
         "score" if radius is None else f"score, and its interval at L2 radius {radius:g}", fontsize=9.5

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from certify.checks import InputError
-from diffad.conditions import Condition, Run, Subject
+from diffad.conditions import Condition, Subject
 from diffad.plots.headline import pick_radius
 from diffad.plots.style import LIGHT, Theme, new_figure, style
+from diffad.runs import Run
 
 
 def distributions(run: Run, subject: Subject, *, radius: float | None = None, theme: Theme = LIGHT) -> Any:
@@ -30,11 +31,11 @@ def distributions(run: Run, subject: Subject, *, radius: float | None = None, th
         else:
             _draw_intervals(right, clean, certified, limits, theme)
         for axes in (left, right):
-            draw_threshold(axes, clean.threshold, theme, vertical=False)
-        if clean.threshold is not None:
+            draw_threshold(axes, run.threshold(subject), theme, vertical=False)
+        if (threshold := run.threshold(subject)) is not None:
             left.annotate(
                 "threshold",
-                (1, clean.threshold),
+                (1, threshold),
                 xycoords=("axes fraction", "data"),
                 xytext=(-2, 3),
                 textcoords="offset points",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from certify.checks import InputError
-from certify.files import write_atomic
 
 DPI = 180
 
@@ -54,10 +53,9 @@ def png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: Any, path: Path | str) -> None:
-    """Write the figure as a PNG file, by atomic rename."""
-    content = png(figure)
-    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+def both_themes(draw: Callable[[Theme], Any]) -> tuple[bytes, bytes]:
+    """The figure that `draw` makes, as PNG files in the light and in the dark theme."""
+    return png(draw(LIGHT)), png(draw(DARK))
 
 
 def style(theme: Theme) -> AbstractContextManager[Any]:

@@ -1,0 +1,65 @@
+"""A run folder in memory, and runs that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffad.conditions import Condition, Subject
+
+# Detectors without a trained network: the rows that every certified table carries for comparison.
+NETWORK_FREE = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder in memory: its manifest and its conditions, ordered by detector, threat and radius."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    conditions: tuple[Condition, ...]
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """The detectors scored here, each with its smoothing, in stored order."""
+        return tuple(dict.fromkeys(condition.subject.score for condition in self.conditions))
+
+    @property
+    def main(self) -> tuple[Subject, ...]:
+        """The subjects that the run is about: those with a network, or all where none has one."""
+        learnt = tuple(subject for subject in self.subjects if subject.detector not in NETWORK_FREE)
+        return learnt or self.subjects
+
+    def threshold(self, subject: Subject) -> float | None:
+        """The calibrated threshold of a subject; any of its conditions may hold it."""
+        own = (c.threshold for c in self.conditions if c.subject.score == subject.score)
+        return next((threshold for threshold in own if threshold is not None), None)
+
+    def of(self, subject: Subject, condition: str, norm: str | None = None) -> tuple[Condition, ...]:
+        """The conditions of one subject and kind, ordered by norm and radius."""
+        return tuple(
+            c
+            for c in self.conditions
+            if c.subject.score == subject.score and c.condition == condition and norm in (None, c.norm)
+        )
+
+
+def join_runs(runs: Iterable[Run]) -> list[Run]:
+    """One run for each detector, whatever folders its results lie in.
+
+    A certificate and an attack belong together if data and detector have the same fingerprints; a detector
+    without a fingerprint is known by its folder. Where two folders hold one condition, the later is taken.
+    """
+    joined: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        data, detectors = run.manifest["data"], run.manifest["detectors"]
+        for name in dict.fromkeys(condition.subject.detector for condition in run.conditions):
+            identity = (data["fingerprint"], data["resolution"], name, detectors.get(name, str(run.folder)))
+            before = joined[identity].conditions if identity in joined else ()
+            own = [condition for condition in run.conditions if condition.subject.detector == name]
+            merged = {condition.key: condition for condition in (*before, *own)}
+            ordered = tuple(sorted(merged.values(), key=lambda condition: condition.key))
+            joined[identity] = Run(run.folder, run.manifest, ordered)
+    return list(joined.values())

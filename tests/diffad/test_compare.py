@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from certify.checks import InputError
+from diffad.compare import compare_command, compare_table, format_comparison
+from diffad.results import write_run
+from diffad.tables import NOTHING
+
+
+@pytest.fixture
+def runs(tmp_path, synthetic):
+    return [
+        synthetic.run(tmp_path / "diffusion", detector="diffusion", smoothing="reference"),
+        synthetic.run(tmp_path / "pixel_nn", slope=0.5),
+    ]
+
+
+def test_rows_are_joined_by_radius_best_first(runs):
+    rows = compare_table(runs)
+    at = [row for row in rows if row["radius"] == 0.25]
+    assert [row["detector"] for row in at] == ["pixel_nn", "diffusion"]
+    assert all(row["certified"] <= row["attacked"] <= row["clean"] for row in at)
+    assert [row["attacked"] for row in rows if row["radius"] == 0.5] == [None, None]
+
+
+def test_three_files_and_a_table_are_written(runs, tmp_path, capsys):
+    page = compare_command([run.folder for run in runs], tmp_path / "out").read_text(encoding="utf-8")
+    printed = capsys.readouterr().out
+    assert NOTHING in printed
+    assert "certified <= attacked <= clean holds" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "compare.html",
+        "compare.json",
+        "compare.png",
+    }
+    assert not re.search(r"https?://", page)
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert len(content["rows"]) == 8
+
+
+def test_json_is_one_object(runs, tmp_path, capsys):
+    compare_command([run.folder for run in runs], tmp_path / "out", json=True)
+    assert json.loads(capsys.readouterr().out)["data"]["name"] == "digits:8"
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "cd" * 32}, {"resolution": 32}])
+def test_other_data_or_resolution_is_refused(change, runs, tmp_path, synthetic):
+    other = synthetic.run(tmp_path / "other", **change)
+    with pytest.raises(InputError, match="one data set at one resolution") as error:
+        compare_command([runs[0].folder, other.folder], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_certificate_and_its_attack_in_two_folders_make_one_row(runs, tmp_path):
+    run = runs[0]
+    parts = [
+        write_run(
+            tmp_path / name, run.manifest, [c for c in run.conditions if (c.condition == "attack") == attack]
+        )
+        for name, attack in (("one", False), ("two", True))
+    ]
+    assert compare_table(parts)[2]["attacked"] == compare_table([run])[2]["attacked"] is not None
+    assert len(compare_table(parts)) == len(compare_table([run]))
+
+
+def test_parts_of_the_test_set_are_pointed_out(runs, tmp_path):
+    few = [c.take(np.r_[0:10, 20:30]) for c in runs[1].conditions]
+    small = write_run(tmp_path / "small", runs[1].manifest, few)
+    text = format_comparison(compare_table([runs[0], small]))
+    assert "note: rows stand on different parts of the test set" in text
+    assert "10 + 10" in text
+    assert "note:" not in format_comparison(compare_table(runs))
+
+
+def test_no_run_at_all_is_refused(tmp_path):
+    with pytest.raises(InputError, match="at least one run"):
+        compare_command([], tmp_path)
