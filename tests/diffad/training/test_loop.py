@@ -72,6 +72,18 @@ def test_global_random_state_is_given_back(tmp_path: Path) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_every_batch_has_draws_of_its_own(tmp_path: Path) -> None:
+    draws: list[float] = []
+
+    def drawing(model, batch, generator):
+        draws.extend([float(torch.rand((), generator=generator)), float(torch.rand(()))])
+        return toy_loss(model, batch, generator)
+
+    toy_training(toy_options(tmp_path, gradient_accumulation_steps=2), drawing)
+    assert len(draws) == 2 * 2 * 8
+    assert len(set(draws[0::2])) == len(set(draws[1::2])) == 16
+
+
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_rate_follows_optimiser_steps(tmp_path: Path, accumulation: int) -> None:
     options = toy_options(
@@ -151,7 +163,7 @@ def test_an_echo_of_the_signal_is_ignored_and_a_late_one_stops_at_once(
     assert [step for step, _ in list_checkpoints(tmp_path)] == saved
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["loss", "loss alone", "gradient"])
 @pytest.mark.parametrize("logging_steps", [1, 100])
 def test_divergence_stops_and_keeps_the_last_checkpoint(
     tmp_path: Path, what: str, logging_steps: int
@@ -164,6 +176,8 @@ def test_divergence_stops_and_keeps_the_last_checkpoint(
         loss = toy_loss(model, batch, generator)
         if batches < 8:
             return loss
+        if what == "loss alone":
+            return loss + math.inf
         weight = next(model.parameters())
         return loss * math.nan if what == "loss" else loss + (0.0 * weight).abs().sqrt().sum()
 

@@ -31,10 +31,12 @@ def test_without_resume_earlier_checkpoints_are_not_written_over(tmp_path: Path)
 
 def test_a_training_can_be_prolonged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy_training(toy_options(tmp_path, lr_scheduler="constant"))
+    (tmp_path / ".unfinished-checkpoint-9").mkdir()
     assert f"no checkpoint in {tmp_path}: starting from step 0" in capsys.readouterr().err
     toy_training(toy_options(tmp_path, lr_scheduler="constant", max_train_steps=10))
     assert f"resuming from {tmp_path / 'checkpoint-8'}" in capsys.readouterr().err
     assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == list(range(1, 11))
+    assert not (tmp_path / ".unfinished-checkpoint-9").exists()
 
 
 def test_resume_from_a_path_drops_the_log_beyond_it(tmp_path: Path) -> None:
