@@ -10,7 +10,7 @@ from certify.checks import InputError
 from diffad.data.defects import SHAPE
 from diffad.data.grouping import known_groups
 from diffad.data.probe import PROBE_SIDE
-from diffad.data.reading import list_images, read_image
+from diffad.data.reading import list_images, read_image, read_mask
 from diffad.data.source import Pool, Source
 
 LAYOUT = "train/<class>/*.png and test/<class>/*.png"
@@ -24,21 +24,42 @@ def folder(path: str, *, resolution: int | None = None, channels: int | None = N
     """
     root = data_folder(path, LAYOUT)
     train, test = class_folders(root / "train", LAYOUT), class_folders(root / "test", LAYOUT)
-    groups = known_groups(root, [_name(root, file) for file in (*train, *test)])
+    return Source(
+        f"folder:{root.resolve().name}",
+        *file_pools(root, (train, test), resolution=resolution, channels=channels),
+        SHAPE,
+    )
+
+
+def file_pools(
+    root: Path,
+    parts: tuple[dict[Path, str], dict[Path, str]],
+    *,
+    resolution: int | None,
+    channels: int | None,
+    masks: dict[Path, Path] | None = None,
+) -> tuple[Pool, Pool]:
+    """Return the train and test pools of files with their classes, below `root` and grouped by its groups.json."""
+    names = {file: file.relative_to(root).as_posix() for part in parts for file in part}
+    groups = known_groups(root, list(names.values()))
+    masks = masks or {}
 
     def pool(files: dict[Path, str]) -> Pool:
         paths = list(files)
-        names = tuple(_name(root, file) for file in paths)
 
-        def read(place: int) -> tuple[Tensor, None]:
-            return read_image(paths[place], resolution=resolution, channels=channels), None
+        def read(place: int) -> tuple[Tensor, Tensor | None]:
+            file = paths[place]
+            mask = read_mask(masks[file], file, resolution=resolution) if file in masks else None
+            return read_image(file, resolution=resolution, channels=channels), mask
 
         def thumbnail(place: int) -> Tensor:
             return read_image(paths[place], resolution=PROBE_SIDE, channels=1)
 
-        return Pool(names, tuple(files.values()), read, tuple(groups.get(name) for name in names), thumbnail)
+        identifiers = tuple(names[file] for file in paths)
+        known = tuple(groups.get(name) for name in identifiers)
+        return Pool(identifiers, tuple(files.values()), read, known, thumbnail)
 
-    return Source(f"folder:{root.resolve().name}", pool(train), pool(test), SHAPE)
+    return pool(parts[0]), pool(parts[1])
 
 
 def data_folder(path: str, layout: str) -> Path:
@@ -61,7 +82,3 @@ def class_folders(side: Path, layout: str) -> dict[Path, str]:
     if not names:
         raise InputError(f"{side}: holds no class folder; need {layout}")
     return {file: name for name in names for file in list_images(side / name)}
-
-
-def _name(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix()

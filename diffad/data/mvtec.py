@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from certify.checks import InputError
 from diffad.data.defects import INDUSTRIAL
-from diffad.data.folder import class_folders, data_folder
-from diffad.data.grouping import known_groups
-from diffad.data.probe import PROBE_SIDE
-from diffad.data.reading import list_images, read_image, read_mask
+from diffad.data.folder import class_folders, data_folder, file_pools
+from diffad.data.probe import NEAR
+from diffad.data.reading import list_images
 from diffad.data.records import GOOD
-from diffad.data.source import Pool, Source
+from diffad.data.source import Source
 
 LAYOUT = (
     "train/good/, test/good/, test/<defect>/ and ground_truth/<defect>/<name>_mask.png, as one category of "
@@ -30,30 +27,19 @@ def mvtec(path: str, *, resolution: int | None = None, channels: int | None = No
     masks. An optional `groups.json` names images that must stay together.
     """
     root = data_folder(path, LAYOUT)
-    side = resolution or DEFAULT_RESOLUTION
     for part in ("train", "test"):
         if not (root / part / GOOD).is_dir():
             raise InputError(f"{root / part / GOOD}: no such folder; need {LAYOUT}")
     train = dict.fromkeys(list_images(root / "train" / GOOD), GOOD)
     test = class_folders(root / "test", LAYOUT)
-    masks = _mask_files(root, test)
-    groups = known_groups(root, [_name(root, file) for file in (*train, *test)])
-
-    def pool(files: dict[Path, str]) -> Pool:
-        paths = list(files)
-        names = tuple(_name(root, file) for file in paths)
-
-        def read(place: int) -> tuple[Tensor, Tensor | None]:
-            file = paths[place]
-            mask = read_mask(masks[file], file, resolution=side) if file in masks else None
-            return read_image(file, resolution=side, channels=channels), mask
-
-        def thumbnail(place: int) -> Tensor:
-            return read_image(paths[place], resolution=PROBE_SIDE, channels=1)
-
-        return Pool(names, tuple(files.values()), read, tuple(groups.get(name) for name in names), thumbnail)
-
-    return Source(f"mvtec:{root.resolve().name}", pool(train), pool(test), INDUSTRIAL, group_above=0.7)
+    pools = file_pools(
+        root,
+        (train, test),
+        resolution=resolution or DEFAULT_RESOLUTION,
+        channels=channels,
+        masks=_mask_files(root, test),
+    )
+    return Source(f"mvtec:{root.resolve().name}", *pools, INDUSTRIAL, group_above=NEAR)
 
 
 def _mask_files(root: Path, test: dict[Path, str]) -> dict[Path, Path]:
@@ -71,7 +57,3 @@ def _mask_files(root: Path, test: dict[Path, str]) -> dict[Path, Path]:
             raise InputError(f"{candidates[0]}: no such file; every defective image needs its mask")
         masks[file] = found
     return masks
-
-
-def _name(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix()

@@ -21,7 +21,7 @@ WINDOW = 5
 CHUNK = 512
 
 
-def high_pass(images: Float[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
+def high_pass(images: Float[Tensor, "n c h w"]) -> Float32[Tensor, "n 1 side width"]:
     """Return grey images minus their local 5 x 5 mean, at most 64 pixels wide: structure without exposure."""
     grey = images.float().mean(dim=1, keepdim=True)
     if grey.shape[-1] > PROBE_SIDE:
@@ -34,7 +34,7 @@ def high_pass(images: Float[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
 
 
 def correlation_with(
-    images: Float[Tensor, "n c h w"], bank: Float[Tensor, "m c2 h w"]
+    images: Float[Tensor, "n c h w"], bank: Float[Tensor, "m c h w"]
 ) -> Float32[Tensor, "n m"]:
     """Return the correlation in [-1, 1] of high-pass images with those of a bank, less the bank's mean.
 

@@ -108,7 +108,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = "empty file" if path.stat().st_size == 0 else str(error).split(": '")[0].splitlines()[0]
+        if path.stat().st_size == 0:
+            reason = "empty file"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = "not an image, or damaged"
+        else:
+            reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as an image ({reason}); repair or remove it") from error
 
 

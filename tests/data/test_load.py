@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from certify.checks import InputError
+from diffad.data import DATASETS, load_data
+
+
+def test_options_reload_the_same_split(class_folder):
+    for split in (
+        load_data("digits", normal_class=3, seed=2, limit=7),
+        load_data(f"folder:{class_folder}", normal_class="cat", resolution=8, channels=3),
+    ):
+        options = json.loads(json.dumps(split.options))
+        assert load_data(**options).fingerprint() == split.fingerprint()
+
+
+def test_global_random_state_is_left_alone():
+    state = torch.get_rng_state()
+    load_data("digits", normal_class=0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_seed_cuts_other_parts():
+    assert (
+        load_data("digits", normal_class=1).fingerprint()
+        != load_data("digits", normal_class=1, seed=1).fingerprint()
+    )
+
+
+def test_limit_keeps_the_train_part():
+    few, all_of_it = (load_data("digits", normal_class=1, limit=limit) for limit in (6, None))
+    assert few.train.fingerprint() == all_of_it.train.fingerprint()
+    assert len(few.test) == 12
+
+
+def test_probe_and_options_are_json():
+    split = load_data("digits", normal_class=1)
+    assert json.loads(json.dumps(split.probe)) == split.probe
+    assert {"near_duplicate_auroc", "dropped_copies", "test_normals", "test_anomalies"} <= set(split.probe)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("cats", {}, "data set: got 'cats', allowed are textures, digits, mvtec, folder, mnist"),
+        ("digits:8", {}, "digits takes nothing after the colon, got '8'"),
+        ("digits", {}, "got normal_class none, allowed are 0, 1"),
+        ("digits", {"normal_class": 11}, "got normal_class '11', allowed are 0, 1"),
+        ("digits", {"normal_class": 1, "protocol": "osr"}, "protocol: got 'osr', allowed are one_class"),
+        ("digits", {"normal_class": 1, "channels": 2}, "channels: got 2"),
+        ("digits", {"normal_class": 1, "resolution": 0}, "resolution: got 0, need at least"),
+        ("digits", {"normal_class": 1, "limit": 0}, "limit: got 0"),
+        ("digits", {"normal_class": 1, "seed": -1}, "seed: got -1"),
+        ("digits", {"normal_class": 1, "outliers": ["mnist"]}, "one_class takes none"),
+        ("digits", {"normal_class": 1, "protocol": "ood", "outliers": ["mnist"]}, "all classes are normal"),
+        ("digits", {"protocol": "ood", "outliers": ["textures"]}, "outliers: got 'textures'"),
+        ("digits", {"protocol": "unlabeled_multiclass"}, "needs outliers"),
+        ("textures:tweed", {}, "texture family: got 'tweed'"),
+        ("textures", {"normal_class": 1}, "a family is one class"),
+    ],
+)
+def test_one_line_for_every_wrong_request(spec, options, message):
+    with pytest.raises(InputError, match=message) as error:
+        load_data(spec, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_every_name_is_a_loader():
+    assert {
+        "digits",
+        "textures",
+        "mvtec",
+        "folder",
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+    } == set(DATASETS)
+
+
+def test_ood_at_the_size_of_the_normal_set(class_folder):
+    split = load_data("digits", protocol="ood", outliers=[f"folder:{class_folder}"], limit=8)
+    assert split.name == "digits-vs-folder:pets"
+    assert (split.resolution, split.channels) == (16, 1)
+    assert {defect.split("/")[0] for defect in split.test.anomalies().defects} == {"folder:pets"}
+    assert len(split.test) == 16
+    assert len(split.train) > 900
