@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from certify.checks import InputError
 from diffad.baselines.pixel_nn import PixelNN
+from diffad.neighbours import nearest
 
 TRAIN = torch.rand(25, 1, 5, 5, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(1))
@@ -33,6 +34,20 @@ def test_interval_holds_the_distance_of_rational_arithmetic() -> None:
         )
         assert Fraction(low) ** 2 <= square <= Fraction(high) ** 2
     assert upper[8:10].tolist() == [0.0, 0.0]
+
+
+def test_interval_holds_when_the_search_mistakes_the_neighbour() -> None:
+    # images that differ in the last bits of float32 only: multiples of 2^-24, so int64 is exact
+    generator = torch.Generator().manual_seed(2)
+    bank, queries = (torch.randint(0, 4, (n, 1, 24, 24), generator=generator) + 2**24 - 4 for n in (300, 40))
+    detector = PixelNN().fit(bank / 2**24)
+    lower, upper = detector.score_interval(queries / 2**24)
+    squares = (queries.flatten(1)[:, None] - bank.flatten(1)).square().sum(2)
+    exact = squares.amin(1)
+    _, found = nearest((queries / 2**24).flatten(1), detector.bank)
+    assert bool((squares.gather(1, found)[:, 0] > exact).any())
+    for square, low, high in zip(exact.tolist(), lower, upper, strict=True):
+        assert Fraction(low) ** 2 <= Fraction(square, 2**48) <= Fraction(high) ** 2
 
 
 def test_interval_of_a_sum_holds_the_careful_sum() -> None:
