@@ -197,41 +197,45 @@ def format_table(rows: Sequence[Row], digits: int = 3) -> str:
 
 
 def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digits: int) -> str:
-    """The lines of one subject; a kind of row (certified at some alpha, attacked) it lacks has no column."""
-    kinds = sorted(
-        {_kind(row) for row in rows if row["condition"] != "clean"},
-        key=lambda kind: (kind[0] == "attack", kind),
-    )
-    radii = sorted({row["radius"] for row in rows})
+    """The lines of one subject; a kind of row that it lacks has no column."""
+    columns = [column for kind in sorted({_kind(row) for row in rows}) for column in _columns(kind)]
     counted = clean or rows[0]
     title = f"{subject.dataset}  {subject.label}  {subject.resolution} x {subject.resolution}  "
     title += f"{counted['normals']} normal + {counted['anomalies']} anomalous  AUROC"
-    title += "".join(sorted({f"\n{confidence_text(row)}" for row in rows if row["condition"] == "certified"}))
-    header = [f"{norm} radius" if norm else "", "clean"]
-    for kind in kinds:
-        header += [f"{_kind_text(kind)} {side}" if side == "in" else side for side in ATTACKED]
-        header += ["infinite"] if kind[0] == "certified" else []
-    lines = [header]
-    for radius in radii or [0.0]:
+    certified = sorted((_kind(row), confidence_text(row)) for row in rows if row["condition"] == "certified")
+    title += "".join(f"\n{text}" for text in dict.fromkeys(text for _, text in certified))
+    lines = [[f"{norm} radius" if norm else "", "clean", *(header for header, _, _ in columns)]]
+    for radius in sorted({row["radius"] for row in rows}) or [0.0]:
         line = [radius_text(radius, norm) if norm else "", cell_text(clean, "auroc", digits)]
-        for kind in kinds:
+        for _, kind, content in columns:
             own = [row for row in rows if _kind(row) == kind and row["radius"] == radius]
-            line += [cell_text(find(own, side=side), "auroc", digits) for side in ATTACKED]
-            if kind[0] == "certified":
+            if content == "infinite":
                 line.append(ceil_text(own[0]["infinite"], 2) if own else MISSING)
+            else:
+                line.append(cell_text(find(own, side=content), "auroc", digits))
         lines.append(line)
     return title + "\n" + align(lines)
 
 
-def _kind(row: Row) -> tuple[str, str, int]:
-    return row["condition"], row["alpha_kind"], row["n"]
+Kind = tuple[int, str, int]  # place of the kind in a table (see KINDS), alpha_kind, n
+KINDS = ("clean", "certified", "certified per image", "attack")
 
 
-def _kind_text(kind: tuple[str, str, int]) -> str:
-    condition, alpha_kind, _ = kind
-    if condition == "attack":
-        return "attacked:"
-    return "certified (alpha an image):" if alpha_kind == "per_image" else "certified:"
+def _kind(row: Row) -> Kind:
+    per_image = " per image" if row["alpha_kind"] == "per_image" else ""
+    return KINDS.index(row["condition"] + per_image), row["alpha_kind"], row["n"]
+
+
+def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
+    """(header, kind, side or `infinite`) of the columns of a kind; the per-image convention has one."""
+    name = KINDS[kind[0]]
+    if name == "clean":
+        return []
+    if name == "certified per image":
+        return [("both, alpha an image", kind, "both")]
+    first = "certified: in" if name == "certified" else "attacked: in"
+    sides = [(first if side == "in" else side, kind, str(side)) for side in ATTACKED]
+    return [*sides, ("infinite", kind, "infinite")] if name == "certified" else sides
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:

@@ -143,5 +143,5 @@ def test_bounds_of_two_levels_stand_side_by_side(run, tmp_path):
     ]
     both = write_run(tmp_path / "both", run.manifest, [*run.conditions, *convention])
     text = format_table(auroc_table(both))
-    assert "certified (alpha an image):" in text
+    assert "both, alpha an image" in text
     assert "literature's convention" in text
