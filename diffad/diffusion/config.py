@@ -101,6 +101,10 @@ SMOKE: dict[str, Any] = {
     "block_out_channels": (32, 32),
     "layers_per_block": 1,
     "attention_levels": (),
+    "select_sigmas": (0.25,),
+    "patch_sizes": (5,),
+    "select_images": 8,
+    "draws": 2,
 }
 
 
