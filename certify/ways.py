@@ -58,7 +58,8 @@ def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) ->
 
 def score_function(detector: Any) -> ScoreFunction:
     """Return `detector.score`, or the detector itself if it is a plain callable."""
-    score = getattr(detector, "score", detector)
+    # a Detector of diffad checks [0, 1] in `score`; noise leaves it, so it offers `score_noisy` beside it
+    score = getattr(detector, "score_noisy", None) or getattr(detector, "score", detector)
     if not callable(score):
         raise InputError(f"detector: {type(detector).__name__} has no score(images) and is not callable")
     return score  # type: ignore[no-any-return]

@@ -92,6 +92,15 @@ class Detector(nn.Module, ABC):
         self._check_input(images, noise)
         return self._score(images, noise)
 
+    def score_noisy(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """Return `score` of images that Gaussian noise or a denoiser has carried out of [0, 1].
+
+        The ways `input` and `denoise` of a certificate call this. Nothing is clipped: a clip would be part of
+        the score that is certified, so a detector that wants one puts it into `_score`.
+        """
+        self._check_shape(images)
+        return self._score(images, None)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return `score(images)`."""
         return self.score(images)
@@ -255,12 +264,16 @@ class Detector(nn.Module, ABC):
             raise InputError(f"{self.name}: is not fitted; call fit(normal images) or load a folder")
         return self.image_shape
 
-    def _check_input(self, images: Tensor, noise: Tensor | None = None) -> None:
-        """Refuse images or noise that do not fit what `fit` saw; looks at values only, so gradients flow."""
+    def _check_shape(self, images: Tensor) -> tuple[int, int, int]:
         shape = self._require_fitted()
-        check_images(images)
         if tuple(images.shape[1:]) != shape:
             raise InputError(f"{self.name}: got images {tuple(images.shape[1:])}, fitted on {shape}")
+        return shape
+
+    def _check_input(self, images: Tensor, noise: Tensor | None = None) -> None:
+        """Refuse images or noise that do not fit what `fit` saw; looks at values only, so gradients flow."""
+        check_images(images)
+        shape = self._check_shape(images)
         if noise is None:
             return
         if not self.is_random:

@@ -57,7 +57,7 @@ def assemble(
             f"{name}: groups and copies leave {len(calibration)} calibration and {len(held_out)} validation "
             f"normals of {wanted} wanted; give more images, or smaller groups"
         )
-    validation = with_synthetic_defects(held_out, source.style, seed=seed)
+    validation = with_synthetic_defects(held_out, source.style, seed=seed, native=source.native)
     facts = {**probe(train, test), "dropped_copies": copies, "dropped_for_group": grouped}
     facts["groups"] = len({group for group in train.groups if group is not None})
     _, depth, _, side = test.images.shape

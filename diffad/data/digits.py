@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from torch import Tensor
 
 from diffad.data.defects import SHAPE
 from diffad.data.source import Pool, Source
@@ -25,9 +26,19 @@ def digits(*, resolution: int | None = None, channels: int | None = None, seed: 
     raw = load_digits()
     pixels = torch.from_numpy(raw.images).float()[:, None] / 16.0
     side = resolution or 16
-    images = F.interpolate(
-        pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=side < 8
-    )
+
+    def resize(to: int, small: Tensor) -> Tensor:
+        return F.interpolate(small, size=(to, to), mode="bilinear", align_corners=False, antialias=to < 8)
+
+    # Rows of an enlarged image lie in the span of 8 columns, and so do its columns: project onto both.
+    columns = resize(side, torch.eye(8).view(8, 1, 8, 1).expand(-1, -1, -1, 8))[:, 0, :, 0].T.double()
+    span = columns @ torch.linalg.pinv(columns)
+
+    def native(enlarged: Tensor) -> Tensor:
+        """Return the nearest image that is an enlarged 8 x 8 one."""
+        return (span @ enlarged.double() @ span).float()
+
+    images = resize(side, pixels)
     images = images.expand(-1, channels or 1, -1, -1).contiguous()
     classes = [str(label) for label in raw.target]
     train: list[int] = []
@@ -48,5 +59,11 @@ def digits(*, resolution: int | None = None, channels: int | None = None, seed: 
 
     # 10 % of a whole class each, which is 13.3 % of what the test leaves
     return Source(
-        "digits", pool(sorted(train)), pool(sorted(test)), SHAPE, held_out=0.1 / 0.75, balanced=True
+        "digits",
+        pool(sorted(train)),
+        pool(sorted(test)),
+        SHAPE,
+        held_out=0.1 / 0.75,
+        balanced=True,
+        native=native,
     )

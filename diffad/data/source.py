@@ -62,7 +62,9 @@ class Source:
 
     `style` says what synthetic defects suit it, `held_out` the share of train normals that calibration and
     validation take each, `balanced` whether the test takes as many anomalies as normals when no limit is
-    given, `group_above` the correlation above which train images count as near-duplicates and stay together.
+    given, `group_above` the correlation above which train images count as near-duplicates and stay together,
+    `native` (images to images) what makes a synthetic defect look like every image of this set, where the set
+    has been enlarged: without it a defect betrays itself by detail that no real image can have.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Source:
     held_out: float = 0.1
     balanced: bool = False
     group_above: float | None = None
+    native: Callable[[Tensor], Tensor] | None = None
 
 
 def _threaded(read: Callable[[int], T], places: Sequence[int], label: str) -> list[T]:

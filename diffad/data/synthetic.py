@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from certify.checks import InputError
 from diffad.data.defects import DefectStyle, plant
@@ -22,12 +24,17 @@ def image_rng(seed: int, purpose: int, identifier: str, repeat: int = 0) -> np.r
 
 
 def with_synthetic_defects(
-    normals: ImageSet, style: DefectStyle, *, seed: int = 0, least: int = LEAST
+    normals: ImageSet,
+    style: DefectStyle,
+    *,
+    seed: int = 0,
+    least: int = LEAST,
+    native: Callable[[Tensor], Tensor] | None = None,
 ) -> ImageSet:
     """Return `normals` followed by defective copies of them, at least one each and `least` in all.
 
     Kinds take turns; patches are pasted from another image of `normals`. Copies carry the group of their
-    original.
+    original. `native` maps images (n, c, h, w) to what the set can hold (see `Source`), and is applied last.
     """
     if len(normals) < 2:
         raise InputError(f"synthetic defects: got {len(normals)} held-out normals, need at least 2")
@@ -36,7 +43,14 @@ def with_synthetic_defects(
     planted: list[Record] = []
     for turn, index in enumerate(i for _ in range(repeats) for i in order):
         planted.append(_defective(normals, index, order, turn, turn // len(order), style, seed))
+    if native is not None:
+        planted = [_as_native(record, native) for record in planted]
     return ImageSet.concat([normals, ImageSet.from_records(planted)])
+
+
+def _as_native(record: Record, native: Callable[[Tensor], Tensor]) -> Record:
+    """Return the record with its image made native; the exact size of the defect is no longer known."""
+    return replace(record, image=native(record.image[None])[0].clamp(0.0, 1.0), defect_l2=None)
 
 
 def _defective(
