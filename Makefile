@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_DIR ?= runs/demo
+DEMO_OPTIONS := --limit 25
+DEMO_RADII := 0,0.1,0.25,0.5
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint slow bench clean
@@ -22,6 +24,20 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+# Digits, class 8 normal: train, certify at the chosen sigma and at .25, attack the same smoothed score, report.
+demo: .venv
+	rm -rf $(DEMO_DIR)
+	$(BIN)/accelerate launch train_ddpm.py --config configs/digits.yaml --output_dir $(DEMO_DIR)/detector
+	$(BIN)/certify --detector $(DEMO_DIR)/detector $(DEMO_OPTIONS) --radii $(DEMO_RADII) --output_dir $(DEMO_DIR)/run
+	$(BIN)/diffad attack --detector $(DEMO_DIR)/detector $(DEMO_OPTIONS) --curve $(DEMO_RADII) --steps 20 --eot 8 \
+		--output_dir $(DEMO_DIR)/run
+	$(BIN)/diffad attack --detector pixel_nn --data digits --normal_class 8 $(DEMO_OPTIONS) --curve $(DEMO_RADII) \
+		--output_dir $(DEMO_DIR)/run
+	$(BIN)/certify --detector $(DEMO_DIR)/detector --sigma 0.25 $(DEMO_OPTIONS) --no-baselines \
+		--radii $(DEMO_RADII) --output_dir $(DEMO_DIR)/sigma-0.25
+	$(BIN)/diffad report $(DEMO_DIR)/run
+	$(BIN)/diffad compare $(DEMO_DIR)/run $(DEMO_DIR)/sigma-0.25 --output_dir $(DEMO_DIR)/compare
 
 lint: .venv
 	$(BIN)/ruff check .
