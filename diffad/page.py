@@ -131,8 +131,8 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def folded(summary: str, html: str) -> str:
-    """Something that opens on demand."""
-    return f"<details><summary>{escape(summary)}</summary>{html}</details>"
+    """Something that opens on demand; nothing if there is nothing in it."""
+    return html and f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 
 def preformatted(text: str) -> str:

@@ -25,18 +25,20 @@ NORM = {"l2": "L2", "linf": "Linf", "": ""}
 
 def table_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
     """AUROC by radius, certified and attacked, for each side; one table a subject and norm."""
-    parts = []
+    parts, convention = [], []
     for subject in subjects:
         own = [row for row in rows if subject_of(row) == subject]
         clean = find(own, condition="clean")
         for norm in sorted({row["norm"] for row in own if row["norm"]}):
             for alpha_kind in _levels(own, norm):
-                parts.append(_auroc_table(subject.label, norm, alpha_kind, clean, own))
+                where = convention if alpha_kind == "per_image" else parts
+                where.append(_auroc_table(subject.label, norm, alpha_kind, clean, own))
     note = (
         "AUROC; in: normal images are attacked; out: anomalous images; both: all of them. "
         "no bound: share of images with no finite bound, which lose every comparison."
     )
-    return "".join(parts) + page.paragraph(note, "note")
+    html = "".join(parts) + page.paragraph(note, "note")
+    return html + page.folded("At alpha an image, the literature's convention", "".join(convention))
 
 
 def _levels(rows: list[Row], norm: str) -> list[str | None]:

@@ -141,9 +141,10 @@ def probe(data: dict[str, Any]) -> str:
     if not probe:
         return page.paragraph("No near-duplicate probe was recorded for this data set.", "note")
     text = (
-        "A test image that nearly repeats a training image makes a detector look better than it is. The "
-        "probe scores each test image by its closest match in the training set, in fine structure alone. An "
-        "AUROC near .5 means that copies give nothing away; near 1, that looking for copies would be enough."
+        "A test image that nearly repeats a training image makes a detector look better than it is. The probe "
+        "scores each test image by its closest match in the training set, in fine structure alone. An AUROC "
+        "near .5 means that copies give nothing away; near 1, that looking for the closest match would be "
+        "enough. It also rises where normal images simply look alike, as digits of one class do."
     )
     names = {
         "near_duplicate_auroc": "AUROC of the probe",

@@ -53,7 +53,7 @@ def _draw_pictures(figure: Any, grid: Any, column: int, title: str, pictures: An
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
         if row == 0:
-            axes.set_title(title, fontsize=9.5)
+            axes.set_title(title, fontsize=8.5)
 
 
 def _name_rows(figure: Any, clean: Condition, examples: Examples, theme: Theme) -> None:
