@@ -25,7 +25,8 @@ NORM = {"l2": "L2", "linf": "Linf", "": ""}
 
 def table_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
     """AUROC by radius, certified and attacked, for each side; one table a subject and norm."""
-    parts, convention = [], []
+    parts: list[str] = []
+    convention: list[str] = []
     for subject in subjects:
         own = [row for row in rows if subject_of(row) == subject]
         clean = find(own, condition="clean")
