@@ -21,7 +21,7 @@ BUILT_IN = "digits.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions:
+class DataOptions:
     """Detector and data of a command."""
 
     detector: str | None = None
@@ -34,6 +34,14 @@ class SourceOptions:
     """Height and width of the images; None: those of the detector."""
     data_seed: int | None = None
     """Seed of the split; None: that of the detector's training."""
+    output_dir: Path | None = None
+    """Folder of the results; None: one under runs/ where the command needs one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(DataOptions):
+    """Detector, its score, and the test images of a command."""
+
     limit: int | None = None
     """Test images of each label, at most; None: all."""
     score: str | None = None
@@ -42,12 +50,16 @@ class SourceOptions:
     """Window of its patch score."""
     inner_sigma: float | None = None
     """Noise of the detector itself under the ways input and denoise; None: as saved."""
-    output_dir: Path | None = None
-    """Run folder; None: one under runs/ named after detector, data and options."""
 
 
 def load_sources(options: SourceOptions) -> tuple[Detector, DataSplit]:
-    """Return a fitted detector and the data it is to be tested on; trains the built-in detector if need be."""
+    """Return a fitted detector, its score as asked for, and the data it is to be tested on."""
+    detector, split = load_detector_and_data(options, limit=options.limit)
+    return with_score_options(detector, options), split
+
+
+def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tuple[Detector, DataSplit]:
+    """Return a fitted detector and its data; trains the built-in detector if none is named and none is there."""
     folder = options.detector if options.detector is not None else str(built_in_detector())
     named = folder in DETECTORS
     trained_on = {} if named else _training_data(Path(folder))
@@ -64,11 +76,11 @@ def load_sources(options: SourceOptions) -> tuple[Detector, DataSplit]:
     detector = load_detector(folder)
     if not named and detector.image_shape is not None and options.resolution is None:
         request["resolution"], request["channels"] = detector.image_shape[1], detector.image_shape[0]
-    split = load_data(request.pop("spec"), **{**request, "limit": options.limit})
+    split = load_data(request.pop("spec"), **{**request, "limit": limit})
     if named:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
         detector = detector.fit(split.train.images)
-    return with_score_options(detector, options), split
+    return detector, split
 
 
 def with_score_options(detector: Detector, options: SourceOptions) -> Detector:
