@@ -71,8 +71,7 @@ def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tu
     }
     request: dict[str, Any] = {**trained_on, **{k: v for k, v in given.items() if v is not None}}
     request.setdefault("spec", "digits")
-    if request["spec"] == "digits" and request.get("normal_class") is None:
-        request["normal_class"] = "8"
+    request["normal_class"] = default_class(request["spec"], request.get("normal_class"))
     detector = load_detector(folder)
     if not named and detector.image_shape is not None and options.resolution is None:
         request["resolution"], request["channels"] = detector.image_shape[1], detector.image_shape[0]
@@ -81,6 +80,11 @@ def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tu
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
         detector = detector.fit(split.train.images)
     return detector, split
+
+
+def default_class(spec: str, normal_class: str | None) -> str | None:
+    """Return the class taken as normal: 8 for the built-in digits when none is named."""
+    return "8" if spec == "digits" and normal_class is None else normal_class
 
 
 def with_score_options(detector: Detector, options: SourceOptions) -> Detector:

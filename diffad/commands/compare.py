@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
 
     def command() -> None:
-        config = tyro.cli(CompareConfig, prog="diffad compare", args=argv)
+        config = tyro.cli(CompareConfig, prog="diffad compare", args=argv, use_underscores=True)
         compare_command(config.runs, config.output_dir, json=config.json)
 
     return console.run(command)

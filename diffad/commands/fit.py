@@ -13,7 +13,7 @@ from diffad.baselines.choose import fit_baseline
 from diffad.config import parse_config
 from diffad.data import load_data
 from diffad.manifest import build_manifest, describe_data, now
-from diffad.sources import parse_radii
+from diffad.sources import default_class, parse_radii
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     if config.detector == "diffusion":
         raise InputError("--detector: a diffusion detector is trained by `accelerate launch train_ddpm.py`")
     started = now()
-    normal = "8" if config.data == "digits" and config.normal_class is None else config.normal_class
+    normal = default_class(config.data, config.normal_class)
     split = load_data(config.data, normal_class=normal, resolution=config.resolution, seed=config.seed)
     detector = fit_baseline(
         config.detector, split.train.images, split.validation, parse_radii(config.radii), seed=config.seed

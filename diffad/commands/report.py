@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
 
     def command() -> None:
-        config = tyro.cli(ReportConfig, prog="diffad report", args=argv)
+        config = tyro.cli(ReportConfig, prog="diffad report", args=argv, use_underscores=True)
         report_command(config.run, json=config.json)
 
     return console.run(command)

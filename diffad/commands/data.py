@@ -1,0 +1,132 @@
+"""`diffad data SPEC`: the parts of a data set, its fingerprint and probe, and a sheet of pictures to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from certify import console
+from certify.checks import InputError
+from certify.files import write_atomic
+from diffad.data import DataSplit, ImageSet, load_data
+from diffad.data.sheet import contact_sheet
+from diffad.manifest import describe_data
+from diffad.sources import default_class
+from diffad.tables import align
+
+COLUMNS, ROWS = 10, 2  # of each kind of image on the sheet
+SHEET_PIXELS = 64  # smaller images are enlarged by a whole number to about this size
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Describe a data set: its four parts, fingerprint and near-duplicate probe."""
+
+    spec: Annotated[str, tyro.conf.Positional]
+    """digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
+    normal_class: str | None = None
+    """The class taken as normal, where the data set has classes."""
+    resolution: int | None = None
+    """Height and width to resize to; None: as the data set has it."""
+    seed: int = 0
+    """Seed of the split and of the synthetic defects."""
+    limit: int | None = None
+    """Test images of each label, at most; None: all."""
+    sheet: Path | None = None
+    """PNG file for a sheet of validation and test images; defects with known masks are outlined."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+
+    def command() -> None:
+        describe(tyro.cli(DataConfig, prog="diffad data", args=argv, use_underscores=True))
+
+    return console.run(command)
+
+
+def describe(config: DataConfig) -> None:
+    """Print what there is to know about the split; draw the sheet."""
+    if config.sheet is not None and config.sheet.suffix.lower() != ".png":
+        raise InputError(f"--sheet: got {config.sheet}, need a name that ends in .png")
+    split = load_data(
+        config.spec,
+        normal_class=default_class(config.spec, config.normal_class),
+        resolution=config.resolution,
+        seed=config.seed,
+        limit=config.limit,
+    )
+    if config.sheet is not None:
+        image = sheet_of(split)
+        write_atomic(config.sheet, image.save)
+        console.say(f"written: {config.sheet} ({image.width} x {image.height})")
+    description = {
+        **describe_data(split),
+        "parts": {name: count(part) for name, part in split.parts().items()},
+    }
+    print(json.dumps(description) if config.json else text_of(description))
+
+
+def count(part: ImageSet) -> dict[str, Any]:
+    """Return the images of a part: normals, anomalies, and how many of each kind of defect."""
+    kinds, numbers = np.unique(part.anomalies().defects, return_counts=True)
+    return {
+        "normals": int((part.labels == 0).sum()),
+        "anomalies": int((part.labels == 1).sum()),
+        "defects": {str(kind): int(number) for kind, number in zip(kinds, numbers, strict=True)},
+    }
+
+
+def text_of(description: dict[str, Any]) -> str:
+    """Return the description as people read it."""
+    side, channels = description["resolution"], description["channels"]
+    lines = [["part", "normals", "anomalies"]]
+    for name, part in description["parts"].items():
+        lines.append([name, str(part["normals"]), str(part["anomalies"])])
+    blocks = [
+        f"{description['name']}  {side} x {side}, {'grey' if channels == 1 else 'colour'}",
+        align(lines),
+    ]
+    for name, part in description["parts"].items():
+        if part["defects"]:
+            kinds = ", ".join(f"{kind} {number}" for kind, number in part["defects"].items())
+            blocks.append(f"anomalies of {name}: {kinds}")
+    probe = [f"  {key:<28}{_short(value)}" for key, value in description["probe"].items()]
+    blocks.append("\n".join(["probe (near-duplicates of train images in test, sizes of defects)", *probe]))
+    blocks.append(f"fingerprint {description['fingerprint']}")
+    return "\n\n".join(blocks)
+
+
+def sheet_of(split: DataSplit) -> Image.Image:
+    """Return rows of validation normals and synthetic defects, then of test normals and anomalies."""
+    groups = [
+        part for whole in (split.validation, split.test) for part in (whole.normals(), whole.anomalies())
+    ]
+    zoom = max(1, SHEET_PIXELS // split.resolution)
+    sheets = [_spread(group, zoom) for group in groups]
+    page = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        page.paste(sheet, (0, top))
+        top += sheet.height
+    return page
+
+
+def _spread(group: ImageSet, zoom: int) -> Image.Image:
+    """At most ROWS rows of images, taken evenly over a group, so that every kind of defect has its turn."""
+    number = min(len(group), ROWS * COLUMNS)
+    shown = group.take(np.linspace(0, len(group) - 1, number).round().astype(int).tolist())
+    return contact_sheet(shown.images, COLUMNS, masks=shown.masks, zoom=zoom)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
