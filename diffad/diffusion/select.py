@@ -172,7 +172,7 @@ def _constant(detector: DiffusionDetector, smoothing: str, name: ScoreName) -> f
 
 
 def _judge(
-    draws: FloatArray, labels: np.ndarray[Any, Any], sigma: float, constant: float, grid: Grid
+    draws: FloatArray, labels: np.ndarray[Any, np.dtype[np.int64]], sigma: float, constant: float, grid: Grid
 ) -> tuple[float, tuple[float, ...]]:
     ordered = np.sort(draws, axis=1)
     median = ordered[:, (ordered.shape[1] - 1) // 2]
