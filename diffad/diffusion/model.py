@@ -7,6 +7,7 @@ of the positions to convolve.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from certify.checks import InputError, check_choice
 from certify.files import write_json
 from diffad.diffusion.schedule import timestep_for_sigma
+from diffad.folder import one_line
 
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = ("epsilon", "v_prediction", "sample")
@@ -39,6 +41,11 @@ class Denoiser(nn.Module):
     def __init__(self, unet: UNet2DModel, scheduler: DDPMScheduler, space_to_depth: int = 1) -> None:
         super().__init__()
         check_choice(scheduler.config.prediction_type, PREDICTION_TYPES, "prediction_type")
+        if unet.config.in_channels != unet.config.out_channels:
+            raise InputError(
+                f"unet: {unet.config.in_channels} channels in and {unet.config.out_channels} out (a learnt variance?); "
+                "need as many out as in"
+            )
         self.unet = unet
         self.scheduler = scheduler
         self.space_to_depth = space_to_depth
@@ -181,12 +188,28 @@ class Denoiser(nn.Module):
                 raise FileNotFoundError(
                     f"{folder}: no {part}/ folder; need a diffusers DDPM folder or a diffad one"
                 )
-        unet = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, low_cpu_mem_usage=False)
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-        options = folder / "denoiser.json"
-        factor = 1
-        if options.is_file():
-            import json
+        try:
+            # diffusers fills missing weights with random ones and only warns; what it reports is refused here
+            unet, report = UNet2DModel.from_pretrained(
+                folder / "unet", use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
+            scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"{folder}: cannot be read ({one_line(error)})") from error
+        wrong = {kind: names for kind, names in report.items() if names}
+        if wrong:
+            raise InputError(f"{folder / 'unet'}: weights do not fit the configuration: {str(wrong)[:200]}")
+        return cls(unet, scheduler, _space_to_depth(folder / "denoiser.json")).eval()
 
-            factor = int(json.loads(options.read_text(encoding="utf-8"))["space_to_depth"])
-        return cls(unet, scheduler, factor).eval()
+
+def _space_to_depth(path: Path) -> int:
+    """Read the factor that `save_pretrained` wrote; 1 for a folder of diffusers, which has no such file."""
+    if not path.is_file():
+        return 1
+    try:
+        factor = json.loads(path.read_text(encoding="utf-8"))["space_to_depth"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
+    if not isinstance(factor, int) or factor < 1:
+        raise InputError(f"{path}: space_to_depth is {factor!r}, need an integer of at least 1")
+    return factor
