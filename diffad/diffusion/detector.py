@@ -76,6 +76,9 @@ class DiffusionDetector(Detector):
         check_choice(score_name, SCORE_NAMES, "score_name")
         self.score_name: ScoreName = score_name
         self.sigma = check_positive(sigma, "sigma")
+        for argument, value in (("draws", draws), ("shots", shots), ("patch_size", patch_size)):
+            if value < 1:
+                raise InputError(f"{argument}: got {value}, need at least 1")
         self.draws, self.shots, self.seed = draws, shots, seed
         self.scales, self.filter_size, self.patch_size = tuple(scales), filter_size, patch_size
         self.autocast = autocast
@@ -117,17 +120,21 @@ class DiffusionDetector(Detector):
     def with_options(self, **options: Any) -> DiffusionDetector:
         """The same network, noise and statistics under other constructor arguments; not calibrated.
 
-        Raises `InputError` for more draws than are stored.
+        Other scales or another filter size leave the statistics of normals behind: `paper` and `root_max` then need
+        `fit_statistics`. Raises `InputError` for more draws than are stored, and for another seed of them.
         """
         other = type(self)(**{**self.config(), **options})
         if other.draws > len(self.noise_):
             raise InputError(f"draws: got {other.draws}, this detector stores {len(self.noise_)}")
+        if other.seed != self.seed:
+            raise InputError(f"seed: got {other.seed}, the stored draws are of seed {self.seed}; fit again")
         if self.purifier is not None:
             other.attach(self.purifier.denoiser)
         other.image_shape, other.fit_info = self.image_shape, dict(self.fit_info)
         other.noise_ = self.noise_[: other.draws]
-        other.statistics_sigmas_ = self.statistics_sigmas_
-        other.mean_error_, other.mean_root_ = self.mean_error_, self.mean_root_
+        if (other.scales, other.filter_size) == (self.scales, self.filter_size):
+            other.statistics_sigmas_ = self.statistics_sigmas_
+            other.mean_error_, other.mean_root_ = self.mean_error_, self.mean_root_
         return other.eval()
 
     def _fit(self, train: Float[Tensor, "n c h w"], seed: int) -> None:
@@ -148,17 +155,21 @@ class DiffusionDetector(Detector):
         `paper` and `root_max` subtract the one nearest to their sigma.
         """
         errors, roots = [], []
-        with torch.inference_mode():
-            images = train[:limit]
-            for sigma in sigmas:
-                residual = images - self._reconstruct(images + sigma * self.noise_[:1], sigma)
-                error = multiscale_error(residual, self.scales, self.filter_size)
-                errors.append(error.mean(0))
-                roots.append(safe_root(error).mean(0))
+        for sigma in sigmas:
+            maps = []
+            with torch.no_grad():
+                for images in torch.split(train[:limit], 64):
+                    residual = images - self._reconstruct(images + sigma * self.noise_[:1], sigma)
+                    maps.append(multiscale_error(residual, self.scales, self.filter_size))
+            error = torch.cat(maps)
+            errors.append(error.mean(0))
+            roots.append(safe_root(error).mean(0))
         self.statistics_sigmas_ = torch.tensor(list(sigmas), dtype=torch.float64)
-        self.mean_error_, self.mean_root_ = torch.stack(errors).clone(), torch.stack(roots).clone()
+        self.mean_error_, self.mean_root_ = torch.stack(errors), torch.stack(roots)
 
     def _nearest_statistics(self) -> int:
+        if len(self.statistics_sigmas_) == 0:
+            raise InputError(f"{self.score_name}: no statistics of normals; call fit or fit_statistics")
         return int((self.statistics_sigmas_.log() - torch.tensor(self.sigma).double().log()).abs().argmin())
 
     # ---- scoring
@@ -199,7 +210,7 @@ class DiffusionDetector(Detector):
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
         total = torch.zeros(len(images), device=images.device)
-        noises = self.noise_ if noise is None else noise
+        noises = self.noise_ if noise is None else noise.to(images)
         for one in noises:
             total = total + self.score_pair(images, self._reconstruct(images + self.sigma * one, self.sigma))
         return total / len(noises)

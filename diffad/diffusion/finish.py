@@ -11,7 +11,7 @@ from diffad.data import DataSplit
 from diffad.diffusion.config import TrainConfig
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.model import Denoiser
-from diffad.diffusion.scores import ScoreName
+from diffad.diffusion.scores import ScoreName, scales_for
 from diffad.diffusion.select import Candidate, Grid, configured, selection_table
 
 SELECTION = "selection.json"
@@ -19,10 +19,12 @@ SELECTION = "selection.json"
 
 def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> DiffusionDetector:
     """Build, choose, calibrate and save the detector; `selection.json` keeps the table that the choice rests on."""
-    shape = split.train.images.shape
+    _, channels, height, width = split.train.images.shape
+    image_shape = (channels, height, width)
     detector = DiffusionDetector.from_denoiser(
         denoiser,
-        (shape[1], shape[2], shape[3]),
+        image_shape,
+        scales=scales_for(image_shape),
         sigma=config.select_sigmas[0],
         draws=config.draws,
         patch_size=config.patch_sizes[0],

@@ -18,6 +18,7 @@ Square roots are taken of (value + 1e-12): the norm of (rho, 1e-6), which has th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import torch
@@ -36,6 +37,12 @@ TINY = 1e-12
 def safe_root(squared: Tensor) -> Tensor:
     """Square root with a finite gradient at zero."""
     return (squared + TINY).sqrt()
+
+
+def scales_for(image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return those of AdvRAD's scales 1, 2, 4 and 8 that divide the image size (1, 2 and 4 for 28 x 28)."""
+    _, height, width = image_shape
+    return tuple(scale for scale in DEFAULT_SCALES if height % scale == 0 and width % scale == 0)
 
 
 def multiscale_error(
@@ -86,6 +93,11 @@ def root_max_lipschitz(
     for a non-negative symmetric matrix is at most its largest row sum, max_j (1/C) sum w_plq d_lq[j]: the response at
     p of the *linear* pipeline (average, upsample, filter) to a unit pixel j. We take the maximum over all p and j.
     """
+    return _root_max_lipschitz(tuple(image_shape), tuple(scales), filter_size)
+
+
+@lru_cache(maxsize=32)  # seconds at 64 x 64, and asked for at every turn
+def _root_max_lipschitz(image_shape: tuple[int, ...], scales: tuple[int, ...], filter_size: int) -> float:
     channels, height, width = image_shape
     best, pixels = 0.0, height * width
     for start in range(0, pixels, 256):
