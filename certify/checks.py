@@ -87,6 +87,16 @@ def check_radii(radii: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]
     return array
 
 
+def check_device(device: str) -> str:
+    """Return `device` if this machine and this PyTorch can compute there."""
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"device: {device!r} cannot be used ({reason}); use cpu, cuda or cuda:0") from None
+    return device
+
+
 def check_choice(value: str, allowed: Sequence[str], name: str) -> str:
     """Return `value` if it is one of `allowed`."""
     if value not in allowed:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,9 +88,9 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path:
     """Certify as `config` says, write the run folder, print the table; return the folder."""
     started = now()
     one_process()
-    radii = parse_radii(config.radii)
+    plan = plan_of(config)  # refuses what is out of range before a detector is loaded or trained
     detector, split = load_sources(config)
-    plan = plan_of(config, detector, radii)
+    plan = complete(plan, detector)
     warn_of_infinite(plan, len(split.test))
     detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
     purifier = load_purifier(config.purifier)
@@ -121,21 +121,29 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path:
     run = write_run(folder, manifest, conditions)
     if config.examples:
         chosen = choose_examples(clean)
-        write_examples(folder, make_examples(detector, clean.subject, split.test, chosen, seed=plan.seed))
+        examples = make_examples(
+            detector, clean.subject, split.test, chosen, seed=plan.seed, device=plan.device
+        )
+        write_examples(folder, examples)
     show(config, auroc_table(run), radius_quantiles(sizes, split), folder)
     return folder
 
 
-def plan_of(config: CertifyConfig, detector: Detector, radii: tuple[float, ...]) -> Plan:
-    """Return the plan with the defaults that depend on the detector filled in."""
-    smoothing = config.smoothing or default_smoothing(detector)
-    sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
+def complete(plan: Plan, detector: Detector) -> Plan:
+    """Return the plan with the way and the noise that the detector suggests where none was named."""
+    smoothing = plan.smoothing or default_smoothing(detector)
+    sigma = plan.sigma if plan.sigma is not None else getattr(detector, "sigma", None)
     if smoothing != "none" and sigma is None:
         raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
+    return replace(plan, smoothing=smoothing, sigma=sigma)
+
+
+def plan_of(config: CertifyConfig) -> Plan:
+    """Return the plan as the options give it; `smoothing` is empty and `sigma` None where they leave it open."""
     return Plan(
-        smoothing=smoothing,
-        sigma=sigma,
-        radii=radii,
+        smoothing=config.smoothing or "",
+        sigma=config.sigma,
+        radii=parse_radii(config.radii),
         n=config.n,
         alpha=config.alpha,
         alpha_per_image=config.alpha_per_image,
@@ -153,13 +161,17 @@ def warn_of_infinite(plan: Plan, images: int) -> None:
     if plan.smoothing == "none" or plan.sigma is None:
         return
     level = alpha_per_image(plan.alpha, images, plan.cells)
-    lost = [radius for radius in plan.radii if all_infinite(radius, plan.sigma, plan.n, level)]
-    if lost:
-        console.say(
-            f"warning: at sigma {plan.sigma:g}, n = {plan.n}, alpha {plan.alpha:g} every bound is infinite at "
-            f"L2 radius {', '.join(f'{radius:g}' for radius in lost)}; the largest finite one is "
-            f"{floor_text(max_radius(plan.n, plan.sigma, level), 3)}: raise --sigma or --n"
-        )
+    lost = [
+        radius for radius in plan.radii if all_infinite(radius, plan.sigma, plan.n, level, plan.percentile)
+    ]
+    if not lost:
+        return
+    most = f"the largest finite one is {floor_text(max_radius(plan.n, plan.sigma, level), 3)}: "
+    console.say(
+        f"warning: at sigma {plan.sigma:g}, n = {plan.n}, alpha {plan.alpha:g} every bound is infinite at "
+        f"L2 radius {', '.join(f'{radius:g}' for radius in lost)}; "
+        f"{most if plan.percentile == 0.5 else ''}raise --sigma or --n"
+    )
 
 
 def one_process() -> None:
@@ -186,10 +198,15 @@ def baseline_rows(
 
 def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, plan: Plan) -> Path:
     """Return runs/NAME, the same for the same options, so that repeating a command resumes it."""
-    noise = "" if plan.smoothing == "none" else f"-{plan.sigma:g}"
-    limit = "" if config.limit is None else f"-{config.limit}"
-    data = split.name.replace(":", "-").replace("/", "-")
-    return Path("runs") / f"certify-{detector.name}-{data}-{split.resolution}-{plan.smoothing}{noise}{limit}"
+    score = getattr(detector, "score_name", "")
+    words = [
+        *("certify", detector.name, split.name.replace(":", "-").replace("/", "-"), str(split.resolution)),
+        *([score] if score else []),
+        plan.smoothing,
+        *([f"{plan.sigma:g}"] if plan.smoothing != "none" else []),
+        *([] if config.limit is None else [str(config.limit)]),
+    ]
+    return Path("runs") / "-".join(words)
 
 
 def radius_quantiles(sizes: np.ndarray[Any, Any], split: DataSplit) -> dict[str, dict[str, float]]:

@@ -32,12 +32,14 @@ def run(command: Callable[[], object]) -> int:
     """Run a command and turn what it raises into an exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
     try:
         command()
-    except (InputError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (InputError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         say(f"error: {error}")
         return FAILED
     except KeyboardInterrupt:
         say("interrupted: what was finished is kept; run the same command again to go on")
         return INTERRUPTED
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USAGE
+        if isinstance(stop.code, str):
+            say(stop.code)
+        return DONE if stop.code is None else stop.code if isinstance(stop.code, int) else USAGE
     return DONE

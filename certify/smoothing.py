@@ -126,6 +126,7 @@ class SmoothedDetector:
         images: Float[Tensor, "b c h w"],
         quantile: float = 0.95,
         indices: Sequence[int] | None = None,
+        store: ScoreStore | None = None,
     ) -> float:
         """Set `threshold_` from the scores of held-out normal images and return it.
 
@@ -143,7 +144,7 @@ class SmoothedDetector:
             raise InputError(
                 f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}"
             )
-        scores = self.score(images, range(count) if indices is None else indices, "calibrate")
+        scores = self.score(images, range(count) if indices is None else indices, "calibrate", store)
         self.threshold_ = float(np.sort(scores)[rank - 1])
         return self.threshold_
 

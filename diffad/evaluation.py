@@ -6,16 +6,20 @@ The commands `certify` and `diffad attack` are these functions with options, pro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from certify.bounds import alpha_per_image
-from certify.certificate import certified_radius, certify_scores, lipschitz_bounds, percentile_scores
-from certify.checks import InputError
+from certify.certificate import certified_radius, certify_scores, percentile_scores
+from certify.checks import InputError, check_device, check_positive, check_probability
 from certify.console import progress
+from certify.sampler import NOISE_CHUNK
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
 from certify.types import FloatArray, ScoreBounds
@@ -62,6 +66,22 @@ class Plan:
     batch_size: int = 250
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        """Refuse values out of range before anything is drawn."""
+        if self.sigma is not None:
+            check_positive(self.sigma, "sigma")
+        for name in ("alpha", "alpha_per_image"):
+            if not 0.0 < getattr(self, name) < 0.5:
+                raise InputError(f"{name}: got {getattr(self, name)}, need a value between 0 and 0.5")
+        check_probability(self.percentile, "percentile")
+        check_probability(self.quantile, "quantile")
+        for name, least in (("n", 1), ("calibration", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: got {getattr(self, name)}, need at least {least}")
+        if self.batch_size < 1 or self.batch_size % NOISE_CHUNK:
+            raise InputError(f"batch_size: got {self.batch_size}, need a multiple of {NOISE_CHUNK}")
+        check_device(self.device)
+
     @property
     def cells(self) -> int:
         """Cells that share alpha: each radius above 0 has three sides."""
@@ -77,7 +97,17 @@ def default_smoothing(detector: Detector) -> str:
 
 
 def smooth(detector: Detector, plan: Plan, purifier: Any = None) -> SmoothedDetector:
-    """Return the smoothed detector of a plan, on its device."""
+    """Return the smoothed detector of a plan, on its device, with the object that denoises for it, if any."""
+    if purifier is not None:
+        if plan.smoothing not in ("denoise", "reference"):
+            raise InputError(
+                f"--purifier: the way {plan.smoothing!r} does not denoise; use --smoothing denoise"
+            )
+        if purifier.image_shape != detector.image_shape:
+            raise InputError(
+                f"--purifier: denoises images {purifier.image_shape}, the detector takes {detector.image_shape}"
+            )
+        purifier = purifier.to(plan.device)
     return SmoothedDetector(
         detector.to(plan.device),
         None if plan.smoothing == "none" else plan.sigma,
@@ -116,20 +146,21 @@ def certify_split(
     """
     smoothed = smooth(detector, plan, purifier)
     subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
-    smoothed.calibrate(split.calibration.images[: plan.calibration], plan.quantile)
+    store = partial(_store, store_folder, detector, split, smoothed, purifier)
+    smoothed.calibrate(
+        split.calibration.images[: plan.calibration], plan.quantile, store=store("calibrate", "calibrate")
+    )
     radii = sorted({0.0, *plan.radii})
     shared: dict[str, Any] = {"seed": plan.seed, "threshold": smoothed.threshold_}
     if plan.smoothing == "none":
-        ends = detector.score_interval(split.test.images)
-        bounds = lipschitz_bounds(*ends, smoothed.lipschitz, radii)
+        bounds = smoothed.bounds(split.test.images, tested.index.tolist(), radii)
         clean = smoothed.score(split.test.images, tested.index.tolist())
         rows = certified_conditions(
             subject, tested, bounds, radii, n=0, alpha=None, alpha_kind="total", **shared
         )
         sizes = smoothed.radius(split.test.images, tested.index.tolist(), tested.labels)
         return [clean_condition(subject, tested, clean, n=0, **shared), *rows], sizes
-    store = None if store_folder is None else _store(store_folder, detector, split, smoothed, purifier)
-    draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store)
+    draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store("", "certify"))
     clean = percentile_scores(draws, plan.percentile)
     conditions = [clean_condition(subject, tested, clean, n=plan.n, **shared)]
     levels = {
@@ -175,6 +206,8 @@ def load_purifier(folder: str | None) -> Any:
     if folder is None:
         return None
     purifier = load_detector(folder)
+    if purifier.image_shape is None:
+        raise InputError(f"--purifier: {folder} is a name; need the folder of a trained detector")
     if purifier.name not in ("diffusion", "closed_form"):
         raise InputError(f"--purifier: {folder} holds a {purifier.name}, need a diffusion detector")
     return purifier
@@ -184,7 +217,7 @@ def baseline_plan(detector: Detector, plan: Plan) -> Plan:
     """Return the plan of a network-free row: `none`, or `reference` at the same sigma."""
     smoothing = default_smoothing(detector)
     sigma = None if smoothing == "none" else (plan.sigma or 1.0)
-    return Plan(**{**plan.__dict__, "smoothing": smoothing, "sigma": sigma})
+    return replace(plan, smoothing=smoothing, sigma=sigma)
 
 
 def attack_split(
@@ -209,8 +242,12 @@ def attack_split(
     images, labels, index = split.test.images, tested.labels, tested.index.tolist()
     noisy = plan.smoothing not in ("none", "")
     smoothed = smooth(detector, plan, purifier) if noisy else None
+    if purifier is not None and not noisy:
+        raise InputError("--purifier: a score without noise is not denoised; use --smoothing denoise")
+    detector = detector.to(plan.device)
     n = plan.n if noisy else 0
     conditions: list[Condition] = []
+    device = torch.device(plan.device)
     previous: AttackResult | None = None
     for radius in sorted({float(r) for r in radii if r > 0}):
         if smoothed is not None:
@@ -236,7 +273,9 @@ def attack_split(
                 previous=previous,
             )
         previous = found
-        clean, bounds = _exact(detector, images, found) if plan.smoothing == "none" else _reached(found)
+        clean, bounds = (
+            _exact(detector, images, found, device) if plan.smoothing == "none" else _reached(found)
+        )
         if not conditions:
             conditions.append(clean_condition(subject, tested, clean, n=n, seed=plan.seed))
         conditions.append(
@@ -249,22 +288,33 @@ def _reached(found: AttackResult) -> tuple[FloatArray, ScoreBounds]:
     return np.asarray(found.clean_scores), found.bounds()
 
 
-def _exact(detector: Detector, images: Any, found: AttackResult) -> tuple[FloatArray, ScoreBounds]:
+def _exact(
+    detector: Detector, images: Tensor, found: AttackResult, device: torch.device
+) -> tuple[FloatArray, ScoreBounds]:
     """Rescore in float64: the certificate `none` is attained, so a float32 score could seem to leave it."""
-    clean = np.mean(detector.score_interval(images), axis=0)
-    attacked = np.mean(detector.score_interval(found.images), axis=0)
+    clean = np.mean(detector.score_interval(images.to(device)), axis=0)
+    attacked = np.mean(detector.score_interval(found.images.to(device)), axis=0)
     _, worst = keep_worse(found.labels, (images, clean), (found.images, attacked))
     return clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst))
 
 
 def _store(
-    folder: Path, detector: Detector, split: DataSplit, smoothed: SmoothedDetector, purifier: Any
-) -> ScoreStore:
+    folder: Path | None,
+    detector: Detector,
+    split: DataSplit,
+    smoothed: SmoothedDetector,
+    purifier: Any,
+    name: str,
+    purpose: str,
+) -> ScoreStore | None:
     """Scores under everything that determines them; a changed option is refused, not mixed in."""
+    if folder is None or smoothed.smoothing == "none":
+        return None
     config = {
-        **smoothed.sampling_config(),
+        **smoothed.sampling_config(purpose),
         "detector": detector.fingerprint(),
         "data": split.fingerprint(),
-        "purifier": "" if purifier is None else type(purifier).__name__,
+        "purifier": "" if purifier is None else purifier.fingerprint(),
+        "device": torch.device(smoothed.device).type,
     }
-    return ScoreStore(folder, config)
+    return ScoreStore(folder / name, config)

@@ -50,8 +50,12 @@ def certified_merit(detector: Detector, images: ImageSet, radii: Sequence[float]
 def _options(name: str, shape: Sequence[int]) -> Iterator[dict[str, Any]]:
     images, pixels = int(shape[0]), int(np.prod(shape[1:]))
     if name == "pca":
-        yield from ({"n_components": count} for count in COMPONENTS if count < min(images, pixels))
+        most = min(images, pixels) - 1
+        counts = [count for count in COMPONENTS if count <= most] or [max(1, most)]
+        yield from ({"n_components": count} for count in counts)
     elif name == "patch_nn":
-        yield from ({"patch_size": size} for size in PATCHES if size <= min(shape[-2:]))
+        side = min(shape[-2:])
+        sizes = [size for size in PATCHES if size <= side] or [int(side)]
+        yield from ({"patch_size": size} for size in sizes)
     else:
         yield {}

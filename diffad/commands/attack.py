@@ -100,7 +100,8 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         seed=config.seed,
         purifier=load_purifier(config.purifier),
     )
-    folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{split.name.replace(':', '-')}"
+    data = split.name.replace(":", "-").replace("/", "-")
+    folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{data}"
     manifest = build_manifest(
         "diffad attack",
         {**asdict(config), "smoothing": smoothing, "sigma": sigma, "arguments": detector.config()},
