@@ -63,6 +63,8 @@ def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tu
     folder = options.detector if options.detector is not None else str(built_in_detector())
     named = folder in DETECTORS
     trained_on = {} if named else _training_data(Path(folder))
+    if options.data is not None and _kind(options.data) != _kind(trained_on.get("spec", "")):
+        trained_on = {}  # another data set: its classes and options are not those of the training
     given = {
         "spec": options.data,
         "normal_class": options.normal_class,
@@ -107,6 +109,11 @@ def at_sigma(detector: Detector, smoothing: str, sigma: float | None, inner_sigm
     `inner_sigma`, one stored draw, since every smoothing draw already is a draw.
     """
     change = getattr(detector, "with_options", None)
+    if inner_sigma is not None and (change is None or smoothing not in ("input", "denoise")):
+        raise InputError(
+            f"--inner_sigma: {detector.name} under the way {smoothing or 'plain'!r} has no noise of its own to set; "
+            "it goes with a diffusion detector and --smoothing input or denoise"
+        )
     if change is None or smoothing in ("none", ""):
         return detector
     if smoothing == "reference":
@@ -116,13 +123,21 @@ def at_sigma(detector: Detector, smoothing: str, sigma: float | None, inner_sigm
     return changed
 
 
+def _kind(spec: str) -> str:
+    return spec.partition(":")[0]
+
+
 def _training_data(folder: Path) -> dict[str, Any]:
     """Data options of a training run's manifest; empty when the folder has none."""
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return {}
-    content = json.loads(manifest.read_text(encoding="utf-8"))
-    found = content.get("data", {}).get("options", {})
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))["data"]["options"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{manifest}: is no manifest of a training ({error}); name --data, or train again"
+        ) from None
     return {key: value for key, value in found.items() if value is not None and key != "limit"}
 
 
@@ -156,7 +171,7 @@ def parse_radii(text: str, name: str = "--radii") -> tuple[float, ...]:
     """Read radii such as `0,0.1,8/255`: numbers or fractions, at least 0."""
     try:
         radii = tuple(float(Fraction(part.strip())) for part in text.split(",") if part.strip())
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise InputError(f"{name}: got {text!r}, need numbers or fractions such as 0,0.1,8/255") from None
     if not radii or min(radii) < 0:
         raise InputError(f"{name}: got {text!r}, need at least one number, none below 0")
