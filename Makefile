@@ -51,6 +51,9 @@ test: lint
 slow: .venv
 	$(BIN)/python -m pytest -m slow tests
 
+bench: .venv
+	$(BIN)/python benchmarks/throughput.py
+
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dist $(DEMO_DIR)
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
