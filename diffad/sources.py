@@ -45,7 +45,7 @@ class SourceOptions(DataOptions):
     limit: int | None = None
     """Test images of each label, at most; None: all."""
     score: str | None = None
-    """Score of a diffusion detector: paper, root_max, l2, patch_max; None: the one chosen on validation."""
+    """paper, root_max, l2, patch_max or patch_relative, of a diffusion detector; None: as chosen on validation."""
     patch_size: int | None = None
     """Window of its patch score."""
     inner_sigma: float | None = None

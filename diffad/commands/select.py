@@ -13,7 +13,7 @@ from certify.files import write_json
 from diffad.config import parse_config
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.finish import selection_record
-from diffad.diffusion.scores import SCORE_NAMES, ScoreName
+from diffad.diffusion.scores import PATCH_SCORES, SCORE_NAMES, ScoreName
 from diffad.diffusion.select import Candidate, Grid, selection_table
 from diffad.sources import DataOptions, load_detector_and_data, parse_radii
 from diffad.tables import align
@@ -30,9 +30,9 @@ class SelectConfig(DataOptions):
     inner_sigmas: str | None = None
     """Noise of the detector itself to try, for input and denoise; None: the levels that training tried, up to 0.5."""
     scores: str = "l2,root_max,patch_max"
-    """Scores to try: paper, root_max, l2, patch_max."""
+    """Scores to try: root_max, l2, patch_max, patch_relative; for input and denoise also paper."""
     patch_sizes: str | None = None
-    """Windows of patch_max to try; None: the detector's."""
+    """Windows of the patch scores to try; None: the detector's."""
     radii: str = "0.1,0.25"
     """L2 radii over which the certified AUROC is averaged."""
     n: int = 1000
@@ -96,7 +96,7 @@ def grid_of(config: SelectConfig, detector: DiffusionDetector) -> Grid:
     scores = [
         (cast(ScoreName, name), size)
         for name in names
-        for size in (sizes if name == "patch_max" else sizes[:1])
+        for size in (sizes if name in PATCH_SCORES else sizes[:1])
     ]
     inner = tuple(sigma for sigma in tried if sigma <= 0.5) or tried[:1]
     if config.inner_sigmas is not None:
@@ -136,7 +136,7 @@ def flags(candidate: Candidate) -> str:
     if candidate.inner_sigma is not None:
         words.append(f"--inner_sigma {candidate.inner_sigma:g}")
     words.append(f"--score {candidate.score_name}")
-    if candidate.score_name == "patch_max":
+    if candidate.score_name in PATCH_SCORES:
         words.append(f"--patch_size {candidate.patch_size}")
     return " ".join(words)
 
@@ -145,7 +145,7 @@ def table_text(table: Sequence[Candidate], radii: Sequence[float]) -> str:
     """Return one line a candidate: validation AUROC, clean and as it would be certified at each radius."""
     lines = [["score", "window", "sigma", "inner", "mean", *(f"r={radius:g}" for radius in radii), "clean"]]
     for candidate in table:
-        window = str(candidate.patch_size) if candidate.score_name == "patch_max" else "-"
+        window = str(candidate.patch_size) if candidate.score_name in PATCH_SCORES else "-"
         inner = "-" if candidate.inner_sigma is None else f"{candidate.inner_sigma:g}"
         values = [candidate.merit[0], *candidate.certified, candidate.clean]
         lines.append(

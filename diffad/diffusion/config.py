@@ -10,11 +10,20 @@ import tyro
 
 from certify.checks import InputError
 from diffad.config import parse_config
+from diffad.diffusion.scores import ScoreName
 from diffad.training.options import TrainingOptions
 
 # Options read once the network is trained: they may change when a run is resumed, and when a finished one is repeated.
 AFTER_TRAINING = frozenset(
-    {"select_sigmas", "patch_sizes", "select_radii", "select_images", "draws", "autocast_scoring"}
+    {
+        "select_sigmas",
+        "select_scores",
+        "patch_sizes",
+        "select_radii",
+        "select_images",
+        "draws",
+        "autocast_scoring",
+    }
 )
 
 
@@ -60,8 +69,10 @@ class TrainConfig(TrainingOptions):
 
     select_sigmas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     """Noise of the detector: those to choose from on validation data, pixel units."""
+    select_scores: tuple[ScoreName, ...] = ("l2", "root_max", "patch_max")
+    """Scores to choose from."""
     patch_sizes: tuple[int, ...] = (9,)
-    """Windows of the patch score to choose from."""
+    """Windows of the patch scores to choose from."""
     select_radii: tuple[float, ...] = (0.1, 0.25)
     """L2 radii whose certified AUROC on validation data decides the choice."""
     select_images: int = 50

@@ -23,12 +23,14 @@ from diffad.diffusion.model import Denoiser
 from diffad.diffusion.purifier import Purifier
 from diffad.diffusion.scores import (
     DEFAULT_SCALES,
+    PATCH_SCORES,
     SCORE_NAMES,
     ScoreName,
     l2_norm,
     multiscale_error,
     pair_lipschitz,
     patch_norms,
+    patch_weights,
     safe_root,
 )
 
@@ -120,8 +122,9 @@ class DiffusionDetector(Detector):
     def with_options(self, **options: Any) -> DiffusionDetector:
         """The same network, noise and statistics under other constructor arguments; not calibrated.
 
-        Other scales or another filter size leave the statistics of normals behind: `paper` and `root_max` then need
-        `fit_statistics`. Raises `InputError` for more draws than are stored, and for another seed of them.
+        Other scales or another filter size leave the statistics of normals behind: `paper`, `root_max` and
+        `patch_relative` then need `fit_statistics`. Raises `InputError` for more draws than are stored, and for
+        another seed of them.
         """
         other = type(self)(**{**self.config(), **options})
         if other.draws > len(self.noise_):
@@ -152,7 +155,7 @@ class DiffusionDetector(Detector):
     ) -> None:
         """Keep the mean error maps of at most `limit` normals at each noise level.
 
-        `paper` and `root_max` subtract the one nearest to their sigma.
+        `paper` and `root_max` subtract the one nearest to their sigma, `patch_relative` weighs windows by it.
         """
         errors, roots = [], []
         for sigma in sigmas:
@@ -193,13 +196,20 @@ class DiffusionDetector(Detector):
         """Any of the scores from one residual x - x~: one network call serves them all."""
         if name == "l2":
             return l2_norm(residual)
-        if name == "patch_max":
-            return patch_norms(residual, self.patch_size).flatten(1).amax(1)
+        if name in PATCH_SCORES:
+            return self._patch_norms(residual, name).flatten(1).amax(1)
         at = self._nearest_statistics()
         error = multiscale_error(residual, self.scales, self.filter_size)
         if name == "paper":
             return (error - self.mean_error_[at]).abs().flatten(1).amax(1)
         return (safe_root(error) - self.mean_root_[at]).abs().flatten(1).amax(1)
+
+    def _patch_norms(self, residual: Tensor, name: ScoreName) -> Tensor:
+        """Window norms of a patch score, weighed if it is the relative one."""
+        norms = patch_norms(residual, self.patch_size)
+        if name == "patch_max":
+            return norms
+        return norms * patch_weights(self.mean_error_[self._nearest_statistics()], self.patch_size)
 
     @property
     def pair_lipschitz(self) -> float | None:
@@ -217,7 +227,7 @@ class DiffusionDetector(Detector):
 
     @torch.no_grad()
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
-        """Root error at image size, mean over the stored draws; for patch_max that of the window around a pixel."""
+        """Root error at image size, mean over the stored draws; for patch scores that of the window around a pixel."""
         self._check_input(images)
         total = torch.zeros(len(images), *images.shape[-2:], device=images.device)
         for noise in self.noise_:
@@ -226,9 +236,9 @@ class DiffusionDetector(Detector):
         return total / len(self.noise_)
 
     def _map_of_residual(self, residual: Tensor) -> Tensor:
-        if self.score_name != "patch_max":
+        if self.score_name not in PATCH_SCORES:
             return safe_root(multiscale_error(residual, self.scales, self.filter_size))
-        norms = patch_norms(residual, self.patch_size)
+        norms = self._patch_norms(residual, self.score_name)
         before = (self.patch_size - 1) // 2
         after = self.patch_size - 1 - before
         return F.pad(norms[:, None], (before, after, before, after), mode="replicate")[:, 0]

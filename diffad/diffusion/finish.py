@@ -11,7 +11,7 @@ from diffad.data import DataSplit
 from diffad.diffusion.config import TrainConfig
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.model import Denoiser
-from diffad.diffusion.scores import ScoreName, scales_for
+from diffad.diffusion.scores import PATCH_SCORES, scales_for
 from diffad.diffusion.select import Candidate, Grid, configured, selection_table
 
 SELECTION = "selection.json"
@@ -49,9 +49,13 @@ def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> Diffusi
 
 
 def selection_grid(config: TrainConfig) -> Grid:
-    """Return what is tried: every score, the patch score with every window, at every noise."""
-    scores: list[tuple[ScoreName, int]] = [("l2", config.patch_sizes[0]), ("root_max", config.patch_sizes[0])]
-    scores += [("patch_max", size) for size in config.patch_sizes]
+    """Return what is tried: every score asked for, patch scores with every window, at every noise."""
+    sizes = config.patch_sizes
+    scores = [
+        (name, size)
+        for name in config.select_scores
+        for size in (sizes if name in PATCH_SCORES else sizes[:1])
+    ]
     return Grid(
         sigmas=config.select_sigmas,
         inner_sigmas=tuple(s for s in config.select_sigmas if s <= 0.5) or config.select_sigmas[:1],

@@ -3,14 +3,18 @@
 A split certificate (docs/certificates.md) needs |S(x', x~) - S(x, x~)| <= L ||x' - x||_2 for every x~. All scores
 but `paper` are seminorms of rho, or maxima of seminorms minus constants, so L is the largest operator norm involved:
 
-=========== ====================================================== ========================================
-name        S                                                      L
-=========== ====================================================== ========================================
-paper       max_ij |Err_ms - M| (AdvRAD, arXiv 2408.04839)         none (a square is not Lipschitz)
-root_max    max_ij |sqrt(Err_ms) - M_root|                         see `root_max_lipschitz`
-l2          ||rho||_2                                              1
-patch_max   max over k x k windows of the window's ||rho||_2       1 (a restriction does not lengthen)
-=========== ====================================================== ========================================
+============== =================================================== ========================================
+name           S                                                   L
+============== =================================================== ========================================
+paper          max_ij |Err_ms - M| (AdvRAD, arXiv 2408.04839)      none (a square is not Lipschitz)
+root_max       max_ij |sqrt(Err_ms) - M_root|                      see `root_max_lipschitz`
+l2             ||rho||_2                                           1
+patch_max      max over k x k windows of the window's ||rho||_2    1 (a restriction does not lengthen)
+patch_relative the same, windows weighed by `patch_weights`        1 (weights are constants in (0, 1])
+============== =================================================== ========================================
+
+M is the mean of Err_ms over normals, M_root that of its root. `patch_relative` is our own: where normals are
+reconstructed badly (the border of a part, say) an error has to be larger to count.
 
 Square roots are taken of (value + 1e-12): the norm of (rho, 1e-6), which has the same L and a gradient at 0.
 """
@@ -28,8 +32,9 @@ from torch.nn import functional as F
 
 from certify.checks import InputError
 
-ScoreName: TypeAlias = Literal["paper", "root_max", "l2", "patch_max"]
-SCORE_NAMES: tuple[ScoreName, ...] = ("paper", "root_max", "l2", "patch_max")
+ScoreName: TypeAlias = Literal["paper", "root_max", "l2", "patch_max", "patch_relative"]
+SCORE_NAMES: tuple[ScoreName, ...] = ("paper", "root_max", "l2", "patch_max", "patch_relative")
+PATCH_SCORES: tuple[ScoreName, ...] = ("patch_max", "patch_relative")  # those with a window
 DEFAULT_SCALES: tuple[int, ...] = (1, 2, 4, 8)
 TINY = 1e-12
 
@@ -76,6 +81,16 @@ def patch_norms(residual: Float[Tensor, "b c h w"], patch_size: int) -> Float[Te
         raise InputError(f"patch_size: got {patch_size}, images are {tuple(residual.shape[-2:])}")
     squared = residual.square().sum(1, keepdim=True)
     return safe_root(F.avg_pool2d(squared, patch_size, stride=1)[:, 0] * patch_size**2)
+
+
+def patch_weights(mean_error: Float[Tensor, "h w"], patch_size: int) -> Float[Tensor, "rows columns"]:
+    """Weight in (0, 1] of every k x k window: the root of the least mean error of a window over its own.
+
+    `mean_error` is the mean Err_ms of normals. The window where normals are reconstructed best has weight 1. The
+    weights depend on no test image, so a weighted window norm keeps L = 1.
+    """
+    error = F.avg_pool2d(mean_error[None, None] + TINY, patch_size, stride=1)[0, 0]
+    return (error.amin() / error).sqrt()
 
 
 def l2_norm(residual: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:

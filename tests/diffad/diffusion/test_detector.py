@@ -9,7 +9,14 @@ from torch import Tensor
 from certify.checks import InputError
 from diffad import load_detector
 from diffad.diffusion.detector import DiffusionDetector
-from diffad.diffusion.scores import SCORE_NAMES, l2_norm, multiscale_error, safe_root
+from diffad.diffusion.scores import (
+    SCORE_NAMES,
+    l2_norm,
+    multiscale_error,
+    patch_norms,
+    patch_weights,
+    safe_root,
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +124,15 @@ def test_statistics_of_other_scales_are_not_reused(detector, tiny) -> None:
         assert detector.with_options(**options).score(tiny.images(1)).shape == (1,)
 
 
+def test_the_relative_score_weighs_windows_by_the_error_of_normals(detector, tiny) -> None:
+    changed = detector.with_options(score_name="patch_relative", sigma=0.4, patch_size=3)
+    residual = tiny.images(3) - 0.5
+    weights = patch_weights(detector.mean_error_[1], 3)
+    by_hand = (patch_norms(residual, 3) * weights).flatten(1).amax(1)
+    assert torch.equal(changed.scores_of_residual(residual, "patch_relative"), by_hand)
+    assert bool((by_hand < changed.scores_of_residual(residual, "patch_max")).any())
+
+
 @pytest.mark.parametrize("name", SCORE_NAMES)
 @pytest.mark.parametrize("patch_size", [2, 3])
 def test_anomaly_maps_have_image_size_and_point_at_the_defect(
@@ -157,7 +173,7 @@ def steepest(score, start: Tensor, steps: int = 40) -> float:
     return best
 
 
-@pytest.mark.parametrize("name", ["l2", "patch_max", "root_max"])
+@pytest.mark.parametrize("name", ["l2", "patch_max", "patch_relative", "root_max"])
 def test_no_pair_of_references_beats_the_constant(name, detector, tiny) -> None:
     changed = detector.with_options(score_name=name)
     changed.mean_root_ = changed.mean_root_.double()

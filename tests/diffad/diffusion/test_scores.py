@@ -12,6 +12,7 @@ from diffad.diffusion.scores import (
     multiscale_error,
     pair_lipschitz,
     patch_norms,
+    patch_weights,
     root_max_lipschitz,
     safe_root,
     scales_for,
@@ -69,6 +70,18 @@ def test_patch_norms_by_hand() -> None:
         patch_norms(residual, 6)
 
 
+def test_patch_weights_by_hand() -> None:
+    """Windows of 2 x 2 in a map whose last column is nine times as large: means 1, 1 and (1 + 9) / 2 = 5."""
+    error = torch.ones(3, 4)
+    error[:, -1] = 9.0
+    weights = patch_weights(error, 2)
+    torch.testing.assert_close(weights, torch.tensor([1.0, 1.0, 0.2**0.5]).expand(2, 3))
+    assert torch.equal(patch_weights(torch.zeros(3, 3), 1), torch.ones(3, 3))
+    many = patch_weights(noise(32, 32).square(), 5)
+    assert many.max() == 1.0  # above 1 the Lipschitz constant would not hold
+    assert many.min() > 0.0
+
+
 def test_norms_have_a_gradient_at_zero() -> None:
     residual = torch.zeros(1, 1, 8, 8, requires_grad=True)
     for score in (
@@ -123,4 +136,5 @@ def test_only_the_squared_score_has_no_constant() -> None:
     assert pair_lipschitz("paper", shape, (1, 2), 3) is None
     assert pair_lipschitz("l2", shape, (1, 2), 3) == 1.0
     assert pair_lipschitz("patch_max", shape, (1, 2), 3) == 1.0
+    assert pair_lipschitz("patch_relative", shape, (1, 2), 3) == 1.0
     assert pair_lipschitz("root_max", shape, (1, 2), 3) == root_max_lipschitz(shape, [1, 2], 3)
