@@ -21,6 +21,7 @@ AFTER_TRAINING = frozenset(
         "patch_sizes",
         "select_radii",
         "select_images",
+        "select_draws",
         "draws",
         "autocast_scoring",
     }
@@ -77,6 +78,8 @@ class TrainConfig(TrainingOptions):
     """L2 radii whose certified AUROC on validation data decides the choice."""
     select_images: int = 50
     """Validation images of each label used for the choice, at most."""
+    select_draws: int = 300
+    """Noise draws spent on each of them; few are enough where radius 0 decides."""
     draws: int = 8
     """Stored noise draws that the detector's plain score averages over."""
     autocast_scoring: bool = False

@@ -153,16 +153,19 @@ class DiffusionDetector(Detector):
     def fit_statistics(
         self, train: Float[Tensor, "n c h w"], sigmas: Sequence[float], limit: int = 256
     ) -> None:
-        """Keep the mean error maps of at most `limit` normals at each noise level.
+        """Keep the mean error maps of at most `limit` normals at each noise level; stored draws take turns.
 
+        One draw for all images would leave its own pattern in the means.
         `paper` and `root_max` subtract the one nearest to their sigma, `patch_relative` weighs windows by it.
         """
         errors, roots = [], []
         for sigma in sigmas:
             maps = []
             with torch.no_grad():
-                for images in torch.split(train[:limit], 64):
-                    residual = images - self._reconstruct(images + sigma * self.noise_[:1], sigma)
+                for start in range(0, min(limit, len(train)), 64):
+                    images = train[start : min(start + 64, limit)]
+                    noise = self.noise_[torch.arange(start, start + len(images)) % len(self.noise_)]
+                    residual = images - self._reconstruct(images + sigma * noise, sigma)
                     maps.append(multiscale_error(residual, self.scales, self.filter_size))
             error = torch.cat(maps)
             errors.append(error.mean(0))
@@ -190,6 +193,7 @@ class DiffusionDetector(Detector):
         self, reference: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, " b"]:
         """S(x, x~) of `score_name`; `pair_lipschitz` is its constant in the reference."""
+        self._check_shape(reference)  # the constant of root_max holds for one image size
         return self.scores_of_residual(reference - reconstruction, self.score_name)
 
     def scores_of_residual(self, residual: Float[Tensor, "b c h w"], name: ScoreName) -> Float[Tensor, " b"]:

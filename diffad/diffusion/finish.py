@@ -61,6 +61,7 @@ def selection_grid(config: TrainConfig) -> Grid:
         inner_sigmas=tuple(s for s in config.select_sigmas if s <= 0.5) or config.select_sigmas[:1],
         scores=tuple(scores),
         radii=config.select_radii,
+        draws=config.select_draws,
         images=config.select_images,
         seed=config.seed,
     )
