@@ -16,6 +16,7 @@ from certify import console
 from certify.bounds import all_infinite, alpha_per_image, max_radius
 from certify.checks import InputError
 from certify.text import floor_text
+from certify.types import FloatArray
 from diffad.conditions import Condition
 from diffad.config import parse_config
 from diffad.data import DataSplit
@@ -209,7 +210,7 @@ def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, 
     return Path("runs") / "-".join(words)
 
 
-def radius_quantiles(sizes: np.ndarray[Any, Any], split: DataSplit) -> dict[str, dict[str, float]]:
+def radius_quantiles(sizes: FloatArray, split: DataSplit) -> dict[str, dict[str, float]]:
     """Quantiles of the certified radius at the threshold, normals and anomalies apart."""
     labels = split.test.labels.numpy()
     kinds = {"normal": sizes[labels == 0], "anomalous": sizes[labels == 1]}

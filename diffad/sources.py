@@ -81,6 +81,12 @@ def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tu
     if named:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
         detector = detector.fit(split.train.images)
+    shape = tuple(split.test.images.shape[1:])
+    if detector.image_shape != shape:
+        raise InputError(
+            f"--detector: {folder} takes images {detector.image_shape}, {split.name} has {shape}; "
+            "leave --resolution out, or train on such images"
+        )
     return detector, split
 
 
