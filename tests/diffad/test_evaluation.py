@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_certified_attacked_and_clean_are_in_order(way, closed_form, pixel_nn, s
     assert report.outside == 0 or way == ""
     labels = split.test.labels.numpy()
     clean = attacked[0].bounds.lower
-    for weaker, stronger in zip(attacked[1:], attacked[2:], strict=False):
+    for weaker, stronger in pairwise(attacked):
         assert (stronger.bounds.upper >= weaker.bounds.upper).all()
         assert (stronger.bounds.lower <= weaker.bounds.lower).all()
     np.testing.assert_array_equal(attacked[-1].bounds.upper[labels == 1], clean[labels == 1])

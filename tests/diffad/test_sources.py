@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from certify.checks import InputError
+from diffad import sources
+from diffad.baselines.closed_form import ClosedForm
+from diffad.baselines.pixel_nn import PixelNN
+from diffad.data import load_data
+from diffad.manifest import describe_data
+from diffad.sources import SourceOptions, at_sigma, config_path, default_class, load_sources, parse_radii
+
+
+@pytest.fixture(scope="module")
+def split():
+    return load_data("digits", normal_class="3", resolution=16, seed=5)
+
+
+@pytest.fixture
+def trained(split, tmp_path: Path) -> Path:
+    """A detector with the manifest of a training on class 3, seed 5, at 16 x 16."""
+    PixelNN().fit(split.train.images).save_pretrained(tmp_path / "nn")
+    manifest = {"data": describe_data(split)}
+    (tmp_path / "nn" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path / "nn"
+
+
+def test_a_detector_is_tested_on_the_split_that_it_was_trained_on(trained, split) -> None:
+    detector, loaded = load_sources(SourceOptions(detector=str(trained)))
+    assert detector.image_shape == (1, 16, 16)
+    assert loaded.fingerprint() == split.fingerprint()
+    _, few = load_sources(SourceOptions(detector=str(trained), limit=2))
+    assert (few.name, len(few.test)) == ("digits:3", 4)
+    assert few.train.fingerprint() == split.train.fingerprint()
+
+
+def test_options_go_before_what_the_training_says(trained) -> None:
+    _, other = load_sources(SourceOptions(detector=str(trained), normal_class="4", data_seed=6))
+    assert (other.name, other.options["seed"], other.resolution) == ("digits:4", 6, 16)
+
+
+def test_another_data_set_takes_nothing_of_the_training_but_the_size(trained) -> None:
+    _, textures = load_sources(SourceOptions(detector=str(trained), data="textures:grid", limit=2))
+    assert (textures.name, textures.resolution, textures.channels) == ("textures:grid", 16, 1)
+    assert textures.options["seed"] == 0
+
+
+def test_a_name_is_fitted_on_the_train_part(split) -> None:
+    options = SourceOptions(detector="pixel_nn", normal_class="3", resolution=16, data_seed=5)
+    detector, loaded = load_sources(options)
+    assert loaded.fingerprint() == split.fingerprint()
+    assert detector.fingerprint() == PixelNN().fit(split.train.images).fingerprint()
+    _, default = load_sources(SourceOptions(detector="pixel_mean"))
+    assert (default.name, default.resolution) == ("digits:8", 16)
+    assert default_class("digits", None) == "8"
+    assert default_class("digits", "2") == "2"
+    assert default_class("mnist", None) is None
+
+
+def test_images_of_another_size_are_refused(trained) -> None:
+    with pytest.raises(InputError, match=r"takes images \(1, 16, 16\), digits:3 has \(1, 8, 8\)"):
+        load_sources(SourceOptions(detector=str(trained), resolution=8))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"data": null}'])
+def test_a_damaged_manifest_is_named(content: str, trained) -> None:
+    (trained / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"manifest\.json: is no manifest of a training"):
+        load_sources(SourceOptions(detector=str(trained)))
+
+
+def test_options_that_a_detector_does_not_have_are_refused(split) -> None:
+    nn, closed_form = PixelNN().fit(split.train.images), ClosedForm().fit(split.train.images)
+    with pytest.raises(InputError, match="one score"):
+        sources.with_score_options(nn, SourceOptions(score="l2"))
+    assert sources.with_score_options(nn, SourceOptions()) is nn
+    for way in ("none", "reference", "input", "denoise", ""):
+        assert at_sigma(closed_form, way, 0.5, None) is closed_form
+        with pytest.raises(InputError, match="--inner_sigma"):
+            at_sigma(closed_form, way, 0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "radii"),
+    [("0,0.1", (0.0, 0.1)), ("8/255", (8 / 255,)), (" 1 , 2,", (1.0, 2.0)), ("1e-3", (0.001,))],
+)
+def test_radii_are_numbers_or_fractions(text: str, radii: tuple[float, ...]) -> None:
+    assert parse_radii(text) == radii
+
+
+@pytest.mark.parametrize("text", ["", ",", "x", "-0.1", "1/0", "nan", "inf", "1e999", "0.1 0.2"])
+def test_other_radii_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"--curve: got '.*', need"):
+        parse_radii(text, "--curve")
+
+
+def test_built_in_configurations_are_found() -> None:
+    assert config_path(sources.BUILT_IN).is_file()
+    with pytest.raises(InputError, match="not among the built-in"):
+        config_path("nothing.yaml")
