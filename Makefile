@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_DIR ?= runs/demo
-DEMO_OPTIONS := --limit 25
-DEMO_RADII := 0,0.1,0.25,0.5
+DEMO_OPTIONS := --limit 20
+DEMO_RADII := 0,0.1,0.25
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint slow bench clean
