@@ -36,7 +36,8 @@ def digits(*, resolution: int | None = None, channels: int | None = None, seed: 
 
     def native(enlarged: Tensor) -> Tensor:
         """Return the nearest image that is an enlarged 8 x 8 one."""
-        return (span @ enlarged.double() @ span).float()
+        nearest: Tensor = span @ enlarged.double() @ span
+        return nearest.float()
 
     images = resize(side, pixels)
     images = images.expand(-1, channels or 1, -1, -1).contiguous()

@@ -83,5 +83,6 @@ def draw_grids(
     rows = reconstruction_rows(denoiser, images, sigmas, seed=seed)
     save_png(folder / f"reconstructions-{step:06d}.png", grid(rows, len(images), zoom=zoom))
     if with_samples:
-        drawn = sample(denoiser, tuple(images.shape[1:]), 32, seed=seed)
+        _, channels, height, width = images.shape
+        drawn = sample(denoiser, (channels, height, width), 32, seed=seed)
         save_png(folder / f"samples-{step:06d}.png", grid(drawn, 8, zoom=zoom))
