@@ -33,9 +33,7 @@ def test_a_certificate_above_the_attack_is_found_and_named(run, tmp_path):
     def boast(c):
         if c.condition != "certified" or c.radius != 0.25:
             return c
-        # the clean scores, but for a few anomalies that the attack made easier to find
-        apart = c.unattacked().lower.copy()
-        apart[np.argsort(np.where(c.images.labels == 1, apart, np.inf))[:6]] = 9.0
+        apart = np.where(c.images.labels == 1, 9.0, 0.0)
         return replace(c, bounds=ScoreBounds(apart, apart))
 
     with pytest.raises(OrderError, match=r"AUROC.*diffusion \(l2\), reference.*certified l2 0\.25") as error:
