@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The commands behind docs/results: record.sh digits-classes | digits-8 | textures    (in the root of a checkout, after make .venv)
+# Networks go to runs/, run folders beside this script; a repeated call resumes.
+set -euo pipefail
+bin=.venv/bin
+out=docs/results
+radii=0,0.05,0.1,0.2,0.25,0.5
+
+best() { # the options of the first candidate in a selection
+  $bin/python - "$1" <<'PY'
+import json, sys
+c = json.load(open(sys.argv[1]))["candidates"][0]
+print("--sigma", c["sigma"], "--inner_sigma", c["inner_sigma"], "--score", c["score_name"], "--patch_size", c["patch_size"])
+PY
+}
+
+three_ways() { # NAME NETWORK LIMIT: reference on all test images, input and denoise chosen on validation
+  $bin/certify --detector "$2" --radii $radii --output_dir "$out/$1"
+  for way in denoise input; do
+    $bin/diffad select --detector "$2" --smoothing $way --sigmas 0.1,0.25,0.5 --inner_sigmas 0.1,0.25,0.5 \
+      --images 20 --draws 200 --output_dir "$out/$1"
+    # shellcheck disable=SC2046
+    $bin/certify --detector "$2" --smoothing $way $(best "$out/$1/selection-$way.json") --radii $radii \
+      --no_baselines --limit "$3" --output_dir "$out/$1-$way"
+  done
+}
+
+case ${1:-} in
+digits-classes)
+  for c in 0 1 2 3 4 5 6 7 8 9; do
+    $bin/python train_ddpm.py --config configs/digits.yaml --normal_class $c --output_dir runs/digits-$c
+    $bin/diffad score --detector runs/digits-$c --json >"runs/digits-$c/scores.json"
+  done
+  ;;
+digits-8)
+  three_ways digits-8 runs/digits-8 44
+  $bin/diffad attack --detector runs/digits-8 --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir $out/digits-8
+  $bin/diffad attack --detector pixel_nn --data digits --normal_class 8 --curve 0.1,0.25,0.5 --restarts 2 \
+    --output_dir $out/digits-8
+  $bin/diffad compare $out/digits-8 $out/digits-8-denoise $out/digits-8-input --output_dir $out/digits-8
+  ;;
+textures)
+  $bin/python train_ddpm.py --config configs/textures.yaml --output_dir runs/textures
+  three_ways textures runs/textures 50
+  $bin/diffad compare $out/textures $out/textures-denoise $out/textures-input --output_dir $out/textures
+  ;;
+*)
+  echo "usage: record.sh digits-classes | digits-8 | textures" >&2
+  exit 2
+  ;;
+esac
