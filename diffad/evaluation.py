@@ -1,4 +1,4 @@
-"""From a detector and a data set to conditions: certified, attacked, and the network-free rows beside them.
+"""From a detector and a data set to conditions: certified, and the network-free rows beside them.
 
 The commands `certify` and `diffad attack` are these functions with options, progress and files around them.
 """
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from certify.bounds import alpha_per_image
 from certify.certificate import certified_radius, certify_scores, percentile_scores
@@ -22,16 +21,13 @@ from certify.console import progress
 from certify.sampler import NOISE_CHUNK
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
-from certify.types import FloatArray, ScoreBounds
-from diffad.attacks import AttackResult, attack_smoothed, pgd
-from diffad.attacks.result import keep_worse
+from certify.types import FloatArray
 from diffad.baselines.choose import fit_baseline
 from diffad.conditions import (
     Condition,
     IntArray,
     Subject,
     TestedImages,
-    attack_condition,
     certified_conditions,
     clean_condition,
 )
@@ -218,84 +214,6 @@ def baseline_plan(detector: Detector, plan: Plan) -> Plan:
     smoothing = default_smoothing(detector)
     sigma = None if smoothing == "none" else (plan.sigma or 1.0)
     return replace(plan, smoothing=smoothing, sigma=sigma)
-
-
-def attack_split(
-    detector: Detector,
-    split: DataSplit,
-    plan: Plan,
-    *,
-    norm: str,
-    radii: Sequence[float],
-    steps: int,
-    eot: int,
-    restarts: int,
-    seed: int,
-    purifier: Any = None,
-) -> list[Condition]:
-    """Attack what the plan would certify: clean scores and the worst ones reached at each radius, ascending.
-
-    `smoothing` "" attacks the plain score, `none` the same score with its exact value; the other ways attack
-    the percentile under fresh noise, clean and attacked estimated with one evaluation key.
-    """
-    subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
-    images, labels, index = split.test.images, tested.labels, tested.index.tolist()
-    noisy = plan.smoothing not in ("none", "")
-    smoothed = smooth(detector, plan, purifier) if noisy else None
-    if purifier is not None and not noisy:
-        raise InputError("--purifier: a score without noise is not denoised; use --smoothing denoise")
-    detector = detector.to(plan.device)
-    n = plan.n if noisy else 0
-    conditions: list[Condition] = []
-    device = torch.device(plan.device)
-    previous: AttackResult | None = None
-    for radius in sorted({float(r) for r in radii if r > 0}):
-        if smoothed is not None:
-            found = attack_smoothed(
-                *(smoothed, images, labels, index),
-                norm=norm,
-                eps=radius,
-                steps=steps,
-                eot=eot,
-                restarts=restarts,
-                seed=seed,
-                previous=previous,
-            )
-        else:
-            found = pgd(
-                *(detector.score, images, labels),
-                norm=norm,
-                eps=radius,
-                steps=steps,
-                restarts=restarts,
-                seed=seed,
-                device=plan.device,
-                previous=previous,
-            )
-        previous = found
-        clean, bounds = (
-            _exact(detector, images, found, device) if plan.smoothing == "none" else _reached(found)
-        )
-        if not conditions:
-            conditions.append(clean_condition(subject, tested, clean, n=n, seed=plan.seed))
-        conditions.append(
-            attack_condition(subject, tested, bounds, norm=norm, eps=radius, n=n, seed=plan.seed)
-        )
-    return conditions
-
-
-def _reached(found: AttackResult) -> tuple[FloatArray, ScoreBounds]:
-    return np.asarray(found.clean_scores), found.bounds()
-
-
-def _exact(
-    detector: Detector, images: Tensor, found: AttackResult, device: torch.device
-) -> tuple[FloatArray, ScoreBounds]:
-    """Rescore in float64: the certificate `none` is attained, so a float32 score could seem to leave it."""
-    clean = np.mean(detector.score_interval(images.to(device)), axis=0)
-    attacked = np.mean(detector.score_interval(found.images.to(device)), axis=0)
-    _, worst = keep_worse(found.labels, (images, clean), (found.images, attacked))
-    return clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst))
 
 
 def _store(

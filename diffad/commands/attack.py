@@ -11,8 +11,9 @@ from typing import Literal
 
 from certify import console
 from certify.checks import InputError
+from diffad.attack_evaluation import attack_split
 from diffad.config import parse_config
-from diffad.evaluation import Plan, attack_split, default_smoothing, load_purifier
+from diffad.evaluation import Plan, default_smoothing, load_purifier
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.results import write_run
 from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii

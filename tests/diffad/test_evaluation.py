@@ -11,6 +11,7 @@ import torch
 from certify.certificate import certify_scores, percentile_scores
 from certify.checks import InputError
 from diffad import evaluation
+from diffad.attack_evaluation import attack_split
 from diffad.baselines.choose import certified_merit, fit_baseline
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pca import PCA
@@ -18,7 +19,6 @@ from diffad.baselines.pixel_nn import PixelNN
 from diffad.data import load_data
 from diffad.evaluation import (
     Plan,
-    attack_split,
     baseline_plan,
     certify_split,
     default_smoothing,
