@@ -32,47 +32,32 @@ from diffad.evaluation import (
 from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.results import write_run
-from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii
+from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import auroc_table, format_table
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyConfig(SourceOptions):
+class CertifyConfig(SmoothedOptions):
     """Certify a detector: bounds that no attack of a given L2 size can leave, and the AUROC they prove."""
 
-    sigma: float | None = None
-    """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
     smoothing: Literal["input", "denoise", "reference", "none"] | None = None
     """The way; None: `none` for a Lipschitz score, `reference` for a diffusion detector, else `input`."""
     radii: str = "0,0.05,0.1,0.2,0.25,0.5"
     """L2 radii, comma separated, fractions allowed (8/255)."""
-    n: int = 1000
-    """Noise draws an image."""
     alpha: float = 0.001
     """Error probability of one cell of the table (one radius, one side), all images together."""
     alpha_per_image: float = 0.001
     """Level of each image's bound in the columns of the literature's convention."""
     joint: bool = False
     """Let --alpha hold for all cells of the table together."""
-    percentile: float = 0.5
-    """Percentile of the noisy score that is certified."""
     quantile: float = 0.9
     """The threshold is this quantile of the smoothed scores of held-out normals."""
-    purifier: str | None = None
-    """Folder of a diffusion detector that denoises for another detector (way denoise)."""
     baselines: bool = True
     """Add the network-free rows: pixel_mean, pca, pixel_nn, patch_nn, closed_form."""
     examples: bool = True
     """Keep a few images with anomaly maps for the report."""
-    batch_size: int = 250
-    """Images a forward pass, a multiple of 50."""
-    device: str = "cpu"
-    seed: int = 0
-    """Key of the certification noise."""
-    json: bool = False
-    """Print one JSON object instead of tables."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

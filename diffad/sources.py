@@ -52,6 +52,27 @@ class SourceOptions(DataOptions):
     """Noise of the detector itself under the ways input and denoise; None: as saved."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SmoothedOptions(SourceOptions):
+    """The smoothed detector that a command certifies or attacks, and how it runs."""
+
+    sigma: float | None = None
+    """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
+    n: int = 1000
+    """Noise draws an image."""
+    percentile: float = 0.5
+    """Percentile of the noisy score that is the smoothed score."""
+    purifier: str | None = None
+    """Folder of a diffusion detector that denoises for another detector (way denoise)."""
+    batch_size: int = 250
+    """Images a forward pass, a multiple of 50."""
+    device: str = "cpu"
+    seed: int = 0
+    """Key of all noise."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
 def load_sources(options: SourceOptions) -> tuple[Detector, DataSplit]:
     """Return a fitted detector, its score as asked for, and the data it is to be tested on."""
     detector, split = load_detector_and_data(options, limit=options.limit)

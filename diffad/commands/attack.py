@@ -16,12 +16,12 @@ from diffad.config import parse_config
 from diffad.evaluation import Plan, default_smoothing, load_purifier
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.results import write_run
-from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii
+from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import auroc_table, format_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackConfig(SourceOptions):
+class AttackConfig(SmoothedOptions):
     """Attack a detector: normals up, anomalies down, the worst score reached for each image."""
 
     norm: Literal["l2", "linf"] = "l2"
@@ -31,24 +31,12 @@ class AttackConfig(SourceOptions):
     """Several sizes, comma separated, instead of --eps; each starts from the one before."""
     smoothing: Literal["input", "denoise", "reference", "none", "plain"] | None = None
     """What is attacked: the percentile under noise that `certify` speaks of, or the plain score."""
-    sigma: float | None = None
-    """Smoothing noise, [0, 1] pixel units; None: the detector's own."""
-    n: int = 1000
-    """Fresh draws by which clean and attacked percentiles are estimated."""
     steps: int = 40
     eot: int = 16
     """Noise draws a gradient step."""
     restarts: int = 1
-    percentile: float = 0.5
-    purifier: str | None = None
-    """Folder of a diffusion detector that denoises for another detector (way denoise)."""
     side: Literal["in", "out", "both"] | None = None
     """Print one side only; all are recorded."""
-    batch_size: int = 250
-    device: str = "cpu"
-    seed: int = 0
-    json: bool = False
-    """Print one JSON object instead of tables."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
