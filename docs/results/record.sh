@@ -29,7 +29,8 @@ case ${1:-} in
 digits-classes)
   for c in 0 1 2 3 4 5 6 7 8 9; do
     $bin/python train_ddpm.py --config configs/digits.yaml --normal_class $c --output_dir runs/digits-$c
-    $bin/diffad score --detector runs/digits-$c --json >"runs/digits-$c/scores.json"
+    $bin/diffad score --detector runs/digits-$c --json >"$out/digits-classes/$c.json"
+    cp runs/digits-$c/manifest.json "$out/digits-classes/$c-training.json"
   done
   ;;
 digits-8)
