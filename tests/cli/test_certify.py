@@ -253,7 +253,7 @@ def test_sigma_alone_trains_the_built_in_detector_once(tmp_path, capsys, monkeyp
 
 def test_an_interrupt_exits_with_130_and_a_rerun_ends_with_the_same(trained, start, tmp_path) -> None:
     argv = ["-m", "certify", "--detector", trained, "--no_baselines", "--no_examples", "--radii", "0.1"]
-    argv += ["--n", "150", "--batch_size", "50", "--limit", "20", "--output_dir"]
+    argv += ["--n", "300", "--batch_size", "50", "--limit", "20", "--output_dir"]
     process = start(*argv, "broken")
     scores = tmp_path / "broken" / "draws" / "diffusion" / "scores"
     deadline = time.monotonic() + 60
