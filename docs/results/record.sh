@@ -14,14 +14,15 @@ print("--sigma", c["sigma"], "--inner_sigma", c["inner_sigma"], "--score", c["sc
 PY
 }
 
-three_ways() { # NAME NETWORK LIMIT: reference on all test images, input and denoise chosen on validation
-  $bin/certify --detector "$2" --radii $radii --output_dir "$out/$1"
+three_ways() { # NAME NETWORK LIMIT SELECT-OPTIONS...: reference on all test images, input and denoise chosen on validation
+  local name=$1 network=$2 limit=$3
+  shift 3
+  $bin/certify --detector "$network" --radii $radii --output_dir "$out/$name"
   for way in denoise input; do
-    $bin/diffad select --detector "$2" --smoothing $way --sigmas 0.1,0.25,0.5 --inner_sigmas 0.1,0.25,0.5 \
-      --images 20 --draws 200 --output_dir "$out/$1"
+    $bin/diffad select --detector "$network" --smoothing $way "$@" --output_dir "$out/$name-$way"
     # shellcheck disable=SC2046
-    $bin/certify --detector "$2" --smoothing $way $(best "$out/$1/selection-$way.json") --radii $radii \
-      --no_baselines --limit "$3" --output_dir "$out/$1-$way"
+    $bin/certify --detector "$network" --smoothing $way $(best "$out/$name-$way/selection-$way.json") --radii $radii \
+      --no_baselines --limit "$limit" --output_dir "$out/$name-$way"
   done
 }
 
@@ -34,16 +35,19 @@ digits-classes)
   done
   ;;
 digits-8)
-  three_ways digits-8 runs/digits-8 44
+  three_ways digits-8 runs/digits-8 44 --sigmas 0.1,0.25,0.5 --inner_sigmas 0.1,0.25,0.5 --images 20 --draws 200
   $bin/diffad attack --detector runs/digits-8 --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir $out/digits-8
   $bin/diffad attack --detector pixel_nn --data digits --normal_class 8 --curve 0.1,0.25,0.5 --restarts 2 \
     --output_dir $out/digits-8
+  $bin/diffad attack --detector runs/digits-8 --smoothing denoise --sigma 0.25 --inner_sigma 0.1 --score l2 --curve 0.25,0.5 \
+    --steps 20 --eot 8 --limit 20 --output_dir $out/digits-8-denoise-attack
   $bin/diffad compare $out/digits-8 $out/digits-8-denoise $out/digits-8-input --output_dir $out/digits-8
   ;;
 textures)
   $bin/python train_ddpm.py --config configs/textures.yaml --output_dir runs/textures
-  three_ways textures runs/textures 50
-  $bin/diffad compare $out/textures $out/textures-denoise $out/textures-input --output_dir $out/textures
+  three_ways textures runs/textures 20 --sigmas 0.1,0.25 --inner_sigmas 0.1,0.25 --radii 0.1,0.2 --images 10 \
+    --draws 100 --batch_size 100
+  $bin/diffad compare $out/textures --output_dir $out/textures
   ;;
 *)
   echo "usage: record.sh digits-classes | digits-8 | textures" >&2
