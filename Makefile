@@ -46,7 +46,7 @@ lint: .venv
 
 test: lint
 	$(BIN)/python -m pytest -n 2 tests
-	DIFFAD_SMOKE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+	DIFFAD_SMOKE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 notebooks
 
 slow: .venv
 	$(BIN)/python -m pytest -m slow tests
