@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | textures    (in the root of a checkout, after make .venv)
-# Networks go to runs/, run folders beside this script; a repeated call resumes.
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist, in the root of a checkout
+# after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
+# mnist downloads the set, or reads MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
 bin=.venv/bin
 out=docs/results
@@ -14,16 +15,28 @@ print("--sigma", c["sigma"], "--inner_sigma", c["inner_sigma"], "--score", c["sc
 PY
 }
 
-three_ways() { # NAME NETWORK LIMIT SELECT-OPTIONS...: reference on all test images, input and denoise chosen on validation
-  local name=$1 network=$2 limit=$3
-  shift 3
+three_ways() { # NAME NETWORK SELECT-OPTIONS...: reference as training chose it, input and denoise chosen with the same images and draws
+  local name=$1 network=$2
+  shift 2
   $bin/certify --detector "$network" --radii $radii --output_dir "$out/$name"
-  for way in denoise input; do
-    $bin/diffad select --detector "$network" --smoothing $way "$@" --output_dir "$out/$name-$way"
+  cp "$network/manifest.json" "$out/$name/training.json"
+  cp "$network/selection.json" "$out/$name/selection-reference.json"
+  for way in input denoise; do
+    $bin/diffad select --detector "$network" --smoothing $way --draws 300 "$@" --output_dir "$out/$name-$way"
     # shellcheck disable=SC2046
     $bin/certify --detector "$network" --smoothing $way $(best "$out/$name-$way/selection-$way.json") --radii $radii \
-      --no_baselines --limit "$limit" --output_dir "$out/$name-$way"
+      --no_baselines --output_dir "$out/$name-$way"
   done
+}
+
+digits_class() { # CLASS: one class of digits, everything
+  local name=digits-$1
+  $bin/python train_ddpm.py --config configs/digits.yaml --normal_class "$1" --output_dir "runs/$name"
+  three_ways "$name" "runs/$name" --images 50 --sigmas 0.1,0.25,0.5 --inner_sigmas 0.1,0.25,0.5
+  $bin/diffad attack --detector "runs/$name" --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir "$out/$name"
+  $bin/diffad attack --detector pixel_nn --data digits --normal_class "$1" --curve 0.1,0.25,0.5 --restarts 2 \
+    --output_dir "$out/$name"
+  $bin/diffad compare "$out/$name" "$out/$name-denoise" "$out/$name-input" --output_dir "$out/$name"
 }
 
 case ${1:-} in
@@ -34,23 +47,25 @@ digits-classes)
     cp runs/digits-$c/manifest.json "$out/digits-classes/$c-training.json"
   done
   ;;
-digits-8)
-  three_ways digits-8 runs/digits-8 44 --sigmas 0.1,0.25,0.5 --inner_sigmas 0.1,0.25,0.5 --images 20 --draws 200
-  $bin/diffad attack --detector runs/digits-8 --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir $out/digits-8
-  $bin/diffad attack --detector pixel_nn --data digits --normal_class 8 --curve 0.1,0.25,0.5 --restarts 2 \
-    --output_dir $out/digits-8
-  $bin/diffad attack --detector runs/digits-8 --smoothing denoise --sigma 0.25 --inner_sigma 0.1 --score l2 --curve 0.25,0.5 \
-    --steps 20 --eot 8 --limit 20 --output_dir $out/digits-8-denoise-attack
-  $bin/diffad compare $out/digits-8 $out/digits-8-denoise $out/digits-8-input --output_dir $out/digits-8
+digits-8 | digits-9)
+  digits_class "${1#digits-}"
   ;;
 textures)
-  $bin/python train_ddpm.py --config configs/textures.yaml --output_dir runs/textures
-  three_ways textures runs/textures 20 --sigmas 0.1,0.25 --inner_sigmas 0.1,0.25 --radii 0.1,0.2 --images 10 \
-    --draws 100 --batch_size 100
-  $bin/diffad compare $out/textures --output_dir $out/textures
+  $bin/python train_ddpm.py --config configs/textures.yaml --seed 1 --output_dir runs/textures
+  three_ways textures runs/textures --images 30 --sigmas 0.1,0.15,0.25 --inner_sigmas 0.1,0.25 --radii 0.1,0.2,0.25
+  $bin/diffad attack --detector runs/textures --limit 20 --curve 0.1,0.25 --steps 20 --eot 8 --output_dir $out/textures-attack
+  $bin/diffad compare $out/textures $out/textures-denoise $out/textures-input --output_dir $out/textures
+  ;;
+mnist)
+  for c in 0 3 8; do
+    $bin/python train_ddpm.py --config configs/mnist.yaml --data "${MNIST_DATA:-mnist}" --normal_class $c --output_dir runs/mnist-$c
+    $bin/certify --detector runs/mnist-$c --limit 50 --radii 0,0.1,0.25,0.5,1 --output_dir $out/mnist-$c
+    cp runs/mnist-$c/manifest.json $out/mnist-$c/training.json
+  done
+  $bin/diffad attack --detector runs/mnist-8 --limit 50 --curve 0.25,0.5 --steps 10 --eot 4 --output_dir $out/mnist-8
   ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | textures" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist" >&2
   exit 2
   ;;
 esac
