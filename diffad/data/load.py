@@ -86,18 +86,17 @@ def load_data(
     """Load a data set as train, calibration, validation and test.
 
     Args:
-        spec: "digits", "textures:FAMILY", "mvtec:PATH", "folder:PATH", or "mnist", "fashion_mnist",
-        "cifar10",
+        spec: "digits", "textures:FAMILY", "mvtec:PATH", "folder:PATH", or "mnist", "fashion_mnist", "cifar10",
             "cifar100", "svhn" (torchvision).
         normal_class: the class that is normal under `one_class`; not needed where there is only one.
         resolution: side in pixels of the square the images are resized to; default: digits 16, textures 32,
             mvtec 64, others as the files are.
-        channels: 1 or 3; default as the files are, all colour where one is. seed: cuts the parts, draws the
-        limited test and the synthetic defects. limit: test images a side (normals, anomalies); default all
-        (digits: as many anomalies as normals). protocol: "one_class", "unlabeled_multiclass" or "ood" (see
-        `diffad.data.protocols`). outliers: specs of the data sets that are anomalous under the last two.
-        group_above: train images whose high-pass correlation exceeds this stay in one part; default .7 for
-        mvtec
+        channels: 1 or 3; default as the files are, all colour where one is.
+        seed: cuts the parts, draws the limited test and the synthetic defects.
+        limit: test images a side (normals, anomalies); default all (digits: as many anomalies as normals).
+        protocol: "one_class", "unlabeled_multiclass" or "ood" (see `diffad.data.protocols`).
+        outliers: specs of the data sets that are anomalous under the last two.
+        group_above: train images whose high-pass correlation exceeds this stay in one part; default .7 for mvtec
             (1 turns it off), none for others.
         root: folder of torchvision sets; default $DIFFAD_DATA, else the platform's cache folder.
         download: whether an absent torchvision set may be downloaded.
