@@ -1,8 +1,9 @@
 """certify against Adversarial Robustness Toolbox's randomized smoothing: `python benchmarks/against_art.py`.
 
-One problem in the shape both can do: a network with a score, seen by the Toolbox as a classifier with the logits (0, score),
-certified at threshold 0 with n0 selection draws and n fresh ones an image. Both sides run in turn in one process, on the same
-network, images, draws and batch size; the median of the paired ratios is printed. Needs `pip install adversarial-robustness-toolbox`.
+One problem in the shape that both can do: a network with a score, seen by the Toolbox as a classifier with the
+logits (0, score), certified at threshold 0 with n0 selection draws and n fresh ones an image. Both sides run in turn
+in one process, on the same network, images, draws and batch size; the median of the paired ratios is printed.
+Needs `pip install adversarial-robustness-toolbox`.
 """
 
 from __future__ import annotations
@@ -109,9 +110,7 @@ def main() -> None:
     images = torch.rand(
         options.images, 1, options.side, options.side, generator=torch.Generator().manual_seed(0)
     )
-    print(
-        f"{'network':<8}{'certify':>12}{'Toolbox':>12}{'ratio':>8}   median seconds of {options.repeats}, ratio of pairs"
-    )
+    print(f"{'network':<8}{'certify':>12}{'Toolbox':>12}{'ratio':>8}   median seconds of {options.repeats}")
     for name, network in (("small", Small()), ("heavy", Heavy(options.side))):
         with torch.no_grad():
             score = network.eval()
