@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from certify import console
-from certify.bounds import all_infinite, alpha_per_image, max_radius
+from certify.bounds import all_infinite, alpha_per_image, linf_reading, max_radius
 from certify.checks import InputError
 from certify.text import floor_text
 from certify.types import FloatArray
+from diffad.commands.certify_plan import show_plan
 from diffad.conditions import Condition
 from diffad.config import parse_config
 from diffad.data import DataSplit
@@ -36,13 +39,28 @@ from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import auroc_table, format_table
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+# first word -> ("module:main", one line of help); each main takes the other words and returns an exit code
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": (
+        "diffad.commands.certify_predict:main",
+        "decide unlabelled images: normal, anomalous or abstain, with radius and price",
+    ),
+    "verify": (
+        "diffad.commands.certify_verify:main",
+        "check a run: re-derive its tables from the stored scores, redraw a share of the noise",
+    ),
+    "sweep": (
+        "diffad.commands.certify_sweep:main",
+        "choose sigma, way, score and percentile on validation data; write the winner as a config",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyConfig(SmoothedOptions):
     """Certify a detector: bounds that no attack of a given L2 size can leave, and the AUROC they prove."""
 
-    smoothing: Literal["input", "denoise", "reference", "none"] | None = None
+    smoothing: Literal["input", "denoise", "reference", "sure", "none"] | None = None
     """The way; None: `none` for a Lipschitz score, `reference` for a diffusion detector, else `input`."""
     radii: str = "0,0.05,0.1,0.2,0.25,0.5"
     """L2 radii, comma separated, fractions allowed (8/255)."""
@@ -58,28 +76,54 @@ class CertifyConfig(SmoothedOptions):
     """Add the network-free rows: pixel_mean, pca, pixel_nn, patch_nn, closed_form."""
     examples: bool = True
     """Keep a few images with anomaly maps for the report."""
+    dry_run: bool = False
+    """Print forward passes, expected time and what n can prove at each radius; draw and write nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:
+        return run_command(words)
 
     def command() -> None:
-        config = parse_config(CertifyConfig, argv, prog="certify", description=str(CertifyConfig.__doc__))
-        certify(config, list(sys.argv[1:] if argv is None else argv))
+        config = parse_config(CertifyConfig, words, prog="certify", description=usage())
+        certify(config, words)
 
     return console.run(command)
 
 
-def certify(config: CertifyConfig, argv: list[str]) -> Path:
-    """Certify as `config` says, write the run folder, print the table; return the folder."""
+def run_command(words: list[str]) -> int:
+    """Run one of COMMANDS, named by the first word; each runs in one process."""
+    refused = console.run(one_process)
+    if refused:
+        return refused
+    module, _, name = COMMANDS[words[0]][0].partition(":")
+    command: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
+    return command(words[1:])
+
+
+def usage() -> str:
+    """Return what `certify --help` says first: its own line, and the commands behind it."""
+    lines = [f"  certify {name:<8} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([str(CertifyConfig.__doc__), "", "Further commands, each with its own --help:", *lines])
+
+
+def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
+    """Certify as `config` says, write the run folder, print the table; return the folder, None of a dry run."""
     started = now()
     one_process()
     plan = plan_of(config)  # refuses what is out of range before a detector is loaded or trained
-    detector, split = load_sources(config)
+    detector, split = load_sources(config, may_train=not config.dry_run)
     plan = complete(plan, detector)
     warn_of_infinite(plan, len(split.test))
     detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
     purifier = load_purifier(config.purifier)
+    if config.dry_run:
+        show_plan(
+            detector, split, plan, purifier=purifier, baselines=config.baselines, json_wanted=config.json
+        )
+        return None
     folder = config.output_dir or default_folder(config, detector, split, plan)
     console.say(
         f"certifying {detector.name} on {split.name}, {len(split.test)} test images at "
@@ -111,7 +155,7 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path:
             detector, clean.subject, split.test, chosen, seed=plan.seed, device=plan.device
         )
         write_examples(folder, examples)
-    show(config, auroc_table(run), radius_quantiles(sizes, split), folder)
+    show(config, auroc_table(run), radius_quantiles(sizes, split), linf_readings(plan, split), folder)
     return folder
 
 
@@ -184,7 +228,7 @@ def baseline_rows(
 
 def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, plan: Plan) -> Path:
     """Return runs/NAME, the same for the same options, so that repeating a command resumes it."""
-    score = getattr(detector, "score_name", "")
+    score = "" if plan.smoothing == "sure" else getattr(detector, "score_name", "")
     words = [
         *("certify", detector.name, split.name.replace(":", "-").replace("/", "-"), str(split.resolution)),
         *([score] if score else []),
@@ -205,14 +249,28 @@ def radius_quantiles(sizes: FloatArray, split: DataSplit) -> dict[str, dict[str,
     }
 
 
+def linf_readings(plan: Plan, split: DataSplit) -> dict[str, float]:
+    """Return for each L2 radius the Linf radius r / sqrt(d) that it holds, d the values of an image."""
+    pixels = math.prod(split.test.images.shape[1:])
+    return {f"{radius:g}": linf_reading(radius, pixels) for radius in plan.radii if radius > 0}
+
+
 def show(
-    config: CertifyConfig, rows: list[dict[str, Any]], quantiles: dict[str, dict[str, float]], folder: Path
+    config: CertifyConfig,
+    rows: list[dict[str, Any]],
+    quantiles: dict[str, dict[str, float]],
+    linf: dict[str, float],
+    folder: Path,
 ) -> None:
     """Print results to stdout: tables, or one JSON object."""
     if config.json:
-        print(json.dumps({"folder": str(folder), "auroc": rows, "certified_radius": quantiles}))
+        found = {"auroc": rows, "certified_radius": quantiles, "linf_reading": linf}
+        print(json.dumps({"folder": str(folder), **found}))
         return
     print(format_table(rows))
+    if linf:
+        pairs = ", ".join(f"{radius} holds {floor_text(value, 5)}" for radius, value in linf.items())
+        print(f"\nLinf reading (r / sqrt(d), the largest Linf ball inside the L2 ball): {pairs}")
     print("\ncertified L2 radius of the decision at the threshold (0: wrong or not certified)")
     print("quantile   " + "  ".join(f"{q:>6g}" for q in QUANTILES))
     for kind, values in quantiles.items():

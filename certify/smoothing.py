@@ -1,4 +1,4 @@
-"""SmoothedDetector: the percentile of a detector's score under Gaussian noise, in one of four ways.
+"""SmoothedDetector: the percentile of a detector's score under Gaussian noise, in one of five ways.
 
 What is certified is the percentile under *fresh* noise. A detector deployed with fixed, known noise is
 another object.

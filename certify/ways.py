@@ -5,6 +5,7 @@
 | `input`     | A(x + noise)                       | x + noise            | 0              |
 | `denoise`   | A(R(x + noise))                    | x + noise            | 0              |
 | `reference` | S(x, R(x + noise))                 | x and x + noise      | L of S in x    |
+| `sure`      | SURE of R at x + noise             | x + noise            | 0              |
 | `none`      | A(x), no noise                     | x                    | L of A         |
 
 A detector is any object with the methods its way needs, or a plain callable `score(images) -> (batch,)`.
@@ -18,10 +19,11 @@ from torch import nn
 
 from certify.checks import InputError, check_choice, check_positive
 from certify.sampler import NoisyScore
+from certify.sure import sure_score
 from certify.types import ScoreFunction
 
-Way: TypeAlias = Literal["input", "denoise", "reference", "none"]
-WAYS: tuple[Way, ...] = ("input", "denoise", "reference", "none")
+Way: TypeAlias = Literal["input", "denoise", "reference", "sure", "none"]
+WAYS: tuple[Way, ...] = ("input", "denoise", "reference", "sure", "none")
 
 
 def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) -> tuple[NoisyScore, float]:
@@ -29,14 +31,15 @@ def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) ->
 
     Args:
         detector: `input` and `denoise` need `score(images)`, or a plain callable; `reference` needs
-            `score_pair(reference, reconstruction)` and a float `pair_lipschitz`.
-        way: `input`, `denoise` or `reference`.
+            `score_pair(reference, reconstruction)` and a float `pair_lipschitz`; `sure` nothing but
+            `reconstruct` (see `certify.sure`: the squared error against the clean image, which it never reads).
+        way: any of WAYS but `none`.
         sigma: the noise that is added; given to `reconstruct(noisy, sigma)`.
         purifier: an object with `reconstruct(noisy, sigma)` that reads the noisy image only; the detector
-            itself if None.
+            itself if None. Not for `sure`, which would read nothing of the detector then.
 
     Raises:
-        InputError: if the detector lacks what the way needs, or is in training mode.
+        InputError: if the detector lacks what the way needs, or is in training mode, or a purifier has no use.
     """
     check_choice(way, WAYS, "smoothing")
     check_positive(sigma, "sigma")
@@ -47,6 +50,13 @@ def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) ->
     if way == "input":
         score = score_function(detector)
         return lambda clean, noisy: score(noisy), 0.0
+    if way == "sure":
+        if purifier is not None:
+            raise InputError(
+                "smoothing 'sure' scores a reconstruction alone; give the purifier as the detector"
+            )
+        own = needed_method(detector, "reconstruct", way)
+        return lambda clean, noisy: sure_score(own, noisy, sigma), 0.0
     reconstruct = needed_method(detector if purifier is None else purifier, "reconstruct", way)
     if way == "denoise":
         score = score_function(detector)

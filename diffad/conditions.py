@@ -20,11 +20,12 @@ from torch import Tensor
 
 from certify.checks import InputError, check_choice, check_labels
 from certify.types import FloatArray, ScoreBounds
+from certify.ways import WAYS
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 CONDITIONS = ("clean", "attack", "certified")
-SMOOTHINGS = ("", "none", "input", "denoise", "reference")
+SMOOTHINGS = ("", *WAYS)
 NORMS = ("", "l2", "linf")
 ALPHA_KINDS = ("", "total", "per_image")
 

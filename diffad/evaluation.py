@@ -120,7 +120,8 @@ def smooth(detector: Detector, plan: Plan, purifier: Any = None) -> SmoothedDete
 
 def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
     """Return what the rows name: data, detector, way, score and sigma."""
-    score_name = str(getattr(detector, "score_name", ""))
+    # the way `sure` has one score of its own, whatever else the detector offers
+    score_name = "squared_l2" if plan.smoothing == "sure" else str(getattr(detector, "score_name", ""))
     noise = None if plan.smoothing in ("none", "") else plan.sigma
     return Subject(split.name, split.resolution, detector.name, plan.smoothing, score_name, noise)
 

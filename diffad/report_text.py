@@ -18,6 +18,7 @@ WAYS = {
     "input": "median score of the image plus Gaussian noise",
     "denoise": "median score of the image plus Gaussian noise, denoised in one step",
     "reference": "median error of the image against reconstructions of its noisy versions",
+    "sure": "median estimate, from a noisy version alone, of the squared error of its reconstruction",
 }
 
 

@@ -73,8 +73,13 @@ class SmoothedOptions(SourceOptions):
     """Print one JSON object instead of tables."""
 
 
-def load_sources(options: SourceOptions) -> tuple[Detector, DataSplit]:
-    """Return a fitted detector, its score as asked for, and the data it is to be tested on."""
+def load_sources(options: SourceOptions, *, may_train: bool = True) -> tuple[Detector, DataSplit]:
+    """Return a fitted detector, its score as asked for, and the data it is to be tested on.
+
+    With `may_train=False` a missing built-in detector is refused instead of trained.
+    """
+    if options.detector is None and not may_train:
+        built_in_detector(may_train=False)
     detector, split = load_detector_and_data(options, limit=options.limit)
     return with_score_options(detector, options), split
 
@@ -122,6 +127,8 @@ def with_score_options(detector: Detector, options: SourceOptions) -> Detector:
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         return detector
+    if getattr(options, "smoothing", None) == "sure":
+        raise InputError("--score, --patch_size: the way 'sure' has a score of its own; leave them out")
     change = getattr(detector, "with_options", None)
     if change is None:
         raise InputError(f"--score, --patch_size: {detector.name} has one score; leave them out")
@@ -141,7 +148,7 @@ def at_sigma(detector: Detector, smoothing: str, sigma: float | None, inner_sigm
             f"--inner_sigma: {detector.name} under the way {smoothing or 'plain'!r} has no noise of its own to set; "
             "it goes with a diffusion detector and --smoothing input or denoise"
         )
-    if change is None or smoothing in ("none", ""):
+    if change is None or smoothing in ("none", "", "sure"):
         return detector
     if smoothing == "reference":
         changed: Detector = change(sigma=sigma)
@@ -177,7 +184,7 @@ def config_path(name: str) -> Path:
     raise InputError(f"{name}: not among the built-in configurations; reinstall diffad")
 
 
-def built_in_detector() -> Path:
+def built_in_detector(*, may_train: bool = True) -> Path:
     """Return the folder of the built-in digits detector; trains it once into the platform's cache folder."""
     from diffad.config import read_config
     from diffad.diffusion.config import TrainConfig
@@ -187,6 +194,11 @@ def built_in_detector() -> Path:
     config = read_config(TrainConfig, config_path(BUILT_IN))
     folder = user_cache_path("diffad") / f"digits-{config.normal_class}"
     if not (folder / CONFIG).is_file() or not (folder / "manifest.json").is_file():
+        if not may_train:
+            raise InputError(
+                "--detector: none named, and the built-in one is not trained yet; name one, or run "
+                "`certify --sigma 1` once"
+            )
         say(f"no detector named: training the built-in digits detector into {folder} (a few minutes, once)")
         train(replace(config, output_dir=str(folder)))
     else:

@@ -29,7 +29,7 @@ class AttackConfig(SmoothedOptions):
     """Size of the perturbation in [0, 1] pixel units; 8/255 is understood."""
     curve: str | None = None
     """Several sizes, comma separated, instead of --eps; each starts from the one before."""
-    smoothing: Literal["input", "denoise", "reference", "none", "plain"] | None = None
+    smoothing: Literal["input", "denoise", "reference", "sure", "none", "plain"] | None = None
     """What is attacked: the percentile under noise that `certify` speaks of, or the plain score."""
     steps: int = 40
     eot: int = 16

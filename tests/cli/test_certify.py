@@ -46,13 +46,14 @@ def failed(argv: list[str], capsys) -> str:
     return errors[0]
 
 
-@pytest.mark.parametrize("way", ["reference", "denoise", "input"])
+@pytest.mark.parametrize("way", ["reference", "denoise", "input", "sure"])
 def test_a_certificate_is_printed_and_recorded(way, trained, tmp_path, capsys) -> None:
     argv = ["--detector", str(trained), "--smoothing", way, "--sigma", "0.5", "--output_dir", "run", *FAST]
     assert main(argv) == console.DONE
     out, err = capsys.readouterr()
-    assert f"diffusion (l2), {way}" in out
+    assert f"diffusion ({'squared_l2' if way == 'sure' else 'l2'}), {way}" in out
     assert "certified L2 radius of the decision at the threshold" in out
+    assert "Linf reading (r / sqrt(d), the largest Linf ball inside the L2 ball): 0.05 holds 0.00624" in out
     assert "3 normal + 3 anomalous" in out
     assert "run folder: run" in err
     run = read_run("run")
@@ -69,7 +70,8 @@ def test_json_is_one_object_on_stdout_with_the_baselines(trained, capsys) -> Non
     fast = [word for word in FAST if word != "--no_baselines" and word != "--no_examples"]
     assert main(["--detector", str(trained), "--json", *fast]) == console.DONE
     content = json.loads(capsys.readouterr().out)
-    assert sorted(content) == ["auroc", "certified_radius", "folder"]
+    assert sorted(content) == ["auroc", "certified_radius", "folder", "linf_reading"]
+    assert content["linf_reading"] == {"0.05": pytest.approx(0.05 / 8), "0.1": pytest.approx(0.1 / 8)}
     names = {row["detector"] for row in content["auroc"]}
     assert names == {"diffusion", "pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form"}
     assert list(content["certified_radius"]) == ["normal", "anomalous"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from certify.checks import InputError
+from certify.cli import CertifyConfig
 from diffad import sources
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
@@ -77,7 +78,9 @@ def test_options_that_a_detector_does_not_have_are_refused(split) -> None:
     with pytest.raises(InputError, match="one score"):
         sources.with_score_options(nn, SourceOptions(score="l2"))
     assert sources.with_score_options(nn, SourceOptions()) is nn
-    for way in ("none", "reference", "input", "denoise", ""):
+    with pytest.raises(InputError, match="'sure' has a score of its own"):
+        sources.with_score_options(closed_form, CertifyConfig(score="l2", smoothing="sure"))
+    for way in ("none", "reference", "input", "denoise", "sure", ""):
         assert at_sigma(closed_form, way, 0.5, None) is closed_form
         with pytest.raises(InputError, match="--inner_sigma"):
             at_sigma(closed_form, way, 0.5, 0.1)

@@ -84,7 +84,7 @@ def test_clean_and_attacked_scores_share_one_evaluation_key():
     assert few.info["n_eval"] == 50
 
 
-@pytest.mark.parametrize("way", ["input", "denoise", "reference"])
+@pytest.mark.parametrize("way", ["input", "denoise", "reference", "sure"])
 def test_the_sandwich_holds_and_the_curve_is_monotone(way):
     smoothed, radii = smooth(Shrinking(), way, n=400), [0.0, 0.05, 0.2, 0.4]
     curve = attack_curve(
@@ -104,7 +104,7 @@ def test_the_sandwich_holds_and_the_curve_is_monotone(way):
             low = auroc(certified.at(row), labels, side, unattacked=unattacked["certified"])
             middle = auroc(bounds, labels, side, unattacked=unattacked["attacked"])
             assert low <= middle <= clean
-    # the three scores grow with the distance to the mean image, so the exact worst case is a radial step
+    # all these scores grow with the distance to the mean image, so the exact worst case is a radial step
     outwards = images() - NORMAL
     outwards /= outwards.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     for radius, gain in zip(radii[2:], gains[2:], strict=True):
