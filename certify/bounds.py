@@ -11,7 +11,7 @@ import math
 from typing import Any, TypeAlias, overload
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri, rel_entr
 from scipy.stats import beta, binom, norm
 
 from certify.checks import InputError, check_positive, check_probability
@@ -58,6 +58,27 @@ def clopper_pearson_upper(successes: Count | IntArray, trials: int, alpha: float
     bound[some] = beta.isf(alpha, counts[some] + 1.0, trials - counts[some])
     bound[counts == 0] = -math.expm1(math.log(alpha) / trials)
     return float(bound) if bound.ndim == 0 else bound
+
+
+def hoeffding_lower(mean: float, n: int, alpha: float) -> float:
+    """Return the lower confidence bound of an expectation whose estimate `mean` averages values in [0, 1].
+
+    It is min{mu <= mean : n KL(mean || mu) <= ln(1 / alpha)}, Hoeffding's inequality in the form (2.1) of his
+    paper (JASA 1963), never below mean - sqrt(ln(1 / alpha) / (2 n)) and far above it near 1. It exceeds the
+    expectation with probability at most `alpha`, in (0, 1), for the mean of `n` independent values and, by
+    section 5 there, for a two-sample U-statistic with a kernel in [0, 1] and a smaller sample of size `n`.
+    """
+    _check_n(n)
+    check_probability(alpha, "alpha")
+    if not 0.0 <= mean <= 1.0:
+        raise InputError(f"mean: got {mean}, need a value in [0, 1]")
+    low, high, allowed = 0.0, mean, -math.log(alpha) / n
+    while low < (middle := (low + high) / 2) < high:
+        if rel_entr(mean, middle) + rel_entr(1.0 - mean, 1.0 - middle) > allowed:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def order_ranks(n: int, quantile: float, alpha: float) -> tuple[int, int]:
@@ -110,7 +131,8 @@ def min_samples(radius: float, sigma: float, alpha: float) -> int:
     if not (math.isfinite(radius) and radius >= 0.0):
         raise InputError(f"radius: got {radius}, need a finite value of at least 0")
     log_rate = float(log_ndtr(radius / sigma))
-    if log_rate == 0.0:
+    # Beyond 2^53 the count has no unit digit left, and the two loops below would not end.
+    if log_rate == 0.0 or math.log(alpha) / log_rate > 2**53:
         raise InputError(
             f"radius: {radius} is {radius / sigma:.3g} sigma, beyond any number of draws; raise sigma"
         )
@@ -140,6 +162,17 @@ def alpha_per_image(alpha: float, images: int, cells: int = 1) -> float:
     if images < 1 or cells < 1:
         raise InputError(f"images and cells: got {images} and {cells}, need at least 1 of each")
     return alpha / (images * cells)
+
+
+def linf_reading(radius: float, pixels: int) -> float:
+    """Return r / sqrt(d), rounded down: the radius of the largest Linf ball inside an L2 ball of `radius`.
+
+    `pixels` is d, the values of one image (channels included). Whatever holds in the L2 ball holds there too;
+    a certificate made for Linf may reach further.
+    """
+    if pixels < 1 or not (math.isfinite(radius) and radius >= 0.0):
+        raise InputError(f"radius and pixels: got {radius} and {pixels}, need at least 0 and at least 1")
+    return max(0.0, math.nextafter(radius / math.sqrt(pixels), -math.inf))
 
 
 def _lower_rank(n: int, quantile: float, alpha: float) -> int:

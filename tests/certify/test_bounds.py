@@ -15,6 +15,7 @@ from certify.bounds import (
     alpha_per_image,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    linf_reading,
     max_radius,
     min_samples,
     order_ranks,
@@ -151,8 +152,13 @@ def test_min_samples_goldens() -> None:
     golden = {0.5: 19, 1.0: 40, 1.5: 100, 2.0: 301, 2.5: 1109, 3.0: 5114, 3.5: 29691, 4.0: 218105}
     assert {ratio: min_samples(ratio, 1.0, 0.001) for ratio in golden} == golden
     assert {ratio: min_samples(ratio * 0.25, 0.25, 0.001) for ratio in golden} == golden
-    with pytest.raises(InputError, match="raise sigma"):
-        min_samples(100.0, 1.0, 0.001)
+    for ratio in (
+        9.0,
+        36.0,
+        100.0,
+    ):  # beyond 2^53 draws there is no exact count, and no end to the search for it
+        with pytest.raises(InputError, match="raise sigma"):
+            min_samples(ratio, 1.0, 0.001)
 
 
 def test_min_samples_is_the_fewest_that_leave_a_finite_bound() -> None:
@@ -173,3 +179,19 @@ def test_alpha_is_split_over_images_and_cells() -> None:
     assert alpha_per_image(0.001, 200, cells=5) == pytest.approx(1e-6)
     with pytest.raises(InputError, match="at least 1"):
         alpha_per_image(0.001, 0)
+
+
+@pytest.mark.parametrize("pixels", [1, 64, 256, 3 * 224 * 224])
+def test_the_linf_reading_is_the_largest_cube_in_the_ball(pixels) -> None:
+    for radius in (0.0, 8 / 255, 0.25, 3.0):
+        side = linf_reading(radius, pixels)
+        assert (
+            Fraction(side) ** 2 * pixels <= Fraction(radius) ** 2
+        )  # in exact arithmetic: a corner stays inside
+        assert side == pytest.approx(radius / pixels**0.5, rel=1e-15)
+
+
+@pytest.mark.parametrize(("radius", "pixels"), [(-0.1, 4), (float("nan"), 4), (float("inf"), 4), (0.1, 0)])
+def test_the_linf_reading_refuses(radius, pixels) -> None:
+    with pytest.raises(InputError, match="radius and pixels"):
+        linf_reading(radius, pixels)
