@@ -136,15 +136,8 @@ class SmoothedDetector:
         Raises:
             InputError: if there are too few images for that rank.
         """
-        check_probability(quantile, "quantile")
-        count = len(images)
-        rank = math.ceil(round((count + 1) * quantile, 9))
-        if rank > count:
-            need = math.ceil(round(quantile / (1.0 - quantile), 9))
-            raise InputError(
-                f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}"
-            )
-        scores = self.score(images, range(count) if indices is None else indices, "calibrate", store)
+        rank = threshold_rank(len(images), quantile)
+        scores = self.score(images, range(len(images)) if indices is None else indices, "calibrate", store)
         self.threshold_ = float(np.sort(scores)[rank - 1])
         return self.threshold_
 
@@ -227,3 +220,15 @@ class SmoothedDetector:
         if self.threshold_ is None:
             raise InputError("threshold_: not set; call calibrate on held-out normal images first")
         return self.threshold_
+
+
+def threshold_rank(count: int, quantile: float) -> int:
+    """Return ceil((count + 1) * quantile), the rank (1-based) of a threshold among `count` calibration scores."""
+    check_probability(quantile, "quantile")
+    rank = math.ceil(round((count + 1) * quantile, 9))
+    if rank > count:
+        need = math.ceil(round(quantile / (1.0 - quantile), 9))
+        raise InputError(
+            f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}"
+        )
+    return rank
