@@ -1,22 +1,24 @@
 """Noisy scores on disk: what was drawn is kept, an interrupted run goes on where it stopped.
 
-A store is a folder with `config.json` (the options that determine the scores, and their hash) and
-`scores/INDEX.npz`, one file an image: float64 scores in the order of the noise chunks, and the hash of the
-image. Files appear by atomic rename.
+A store is a folder with `config.json` (the options that determine the scores, and their hash) and append-only logs
+`scores-NUMBER.bin` (`certify.log`). Every writer begins a log of its own at its first batch, so processes never wait
+for each other and nothing that was written is touched again. Draws are keyed, so two writers of one chunk write the
+same scores, and the first read counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from certify.checks import InputError
-from certify.files import write_atomic, write_json
+from certify.console import say
+from certify.files import write_json
+from certify.log import Layout, Scores, append_records, create_log, read_layout, read_records
 from certify.types import FloatArray
 
 
@@ -44,53 +46,97 @@ class ScoreStore:
         # Through JSON and back: what is compared is what a later run reads.
         self.config: dict[str, Any] = json.loads(json.dumps(config, allow_nan=False))
         self.hash = config_hash(self.config)
+        self._kept: dict[int, tuple[str, dict[int, Scores]]] = {}
+        self._layout: Layout | None = None
+        self._read_to: dict[Path, int] = {}
+        self._own: Path | None = None
         path = self.folder / "config.json"
         if path.exists():
             self._compare(path)
         else:
             write_json(path, {"hash": self.hash, "config": self.config})
+        self.refresh()
 
-    def get(self, image_index: int, digest: str = "") -> FloatArray | None:
-        """Return the scores kept for an image, (draws,) or (draws, columns), or None.
+    def refresh(self) -> None:
+        """Read what other writers have appended since the last look.
 
-        `digest` identifies the image; scores of another image under the same index are refused.
+        A record cut short at the end of a log (a writer was killed) is not there yet; a damaged one is left out
+        and said so: its draws are made again.
         """
-        path = self._path(image_index)
-        if not path.exists():
-            return None
-        try:
-            # Opened here, since numpy leaves the handle of a damaged archive to the garbage collector.
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-                scores, stored_digest = file["scores"], str(file["digest"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: cannot be read ({error}); delete it and run again") from error
-        if stored_digest != digest:
-            raise InputError(
-                f"{path}: holds the scores of another image under index {image_index}; use another folder"
-            )
-        return np.asarray(scores, dtype=np.float64)
+        for path in sorted(self.folder.glob("scores-*.bin")):
+            layout = read_layout(path, self.hash)
+            if layout is None:
+                continue
+            self._agree(layout, path)
+            records, damaged, self._read_to[path] = read_records(path, layout, self._read_to.get(path, 0))
+            if damaged:
+                say(f"{path}: {damaged} damaged records left out; their draws are made again")
+            for image_index, digest, chunk, scores in records:
+                self._chunks(image_index, digest).setdefault(chunk, scores)
 
-    def put(self, image_index: int, chunks: range, scores: FloatArray, digest: str = "") -> None:
-        """Append the scores of the noise chunks `chunks` to those kept for an image.
+    def chunks(self, image_index: int, digest: str) -> dict[int, Scores]:
+        """Return the chunks kept for an image by their number; see `image_digest`.
 
         Raises:
-            InputError: if the chunks do not follow the ones kept, or do not divide the scores evenly.
+            InputError: if scores of another image are kept under that index.
         """
-        kept = self.get(image_index, digest)
-        size, rest = divmod(len(scores), len(chunks))
-        if rest or chunks.step != 1 or chunks.start * size != (0 if kept is None else len(kept)):
-            raise InputError(
-                f"store: got {len(scores)} scores for {chunks} of image {image_index}, "
-                f"which has {0 if kept is None else len(kept)} scores; chunks are appended in order"
-            )
-        joined = scores if kept is None else np.concatenate([kept, scores])
-        write_atomic(
-            self._path(image_index),
-            lambda temporary: np.savez(temporary, scores=joined.astype(np.float64), digest=np.array(digest)),
-        )
+        return dict(self._chunks(image_index, digest)) if image_index in self._kept else {}
 
-    def _path(self, image_index: int) -> Path:
-        return self.folder / "scores" / f"{image_index:07d}.npz"
+    def get(self, image_index: int, digest: str) -> FloatArray | None:
+        """Return the scores kept for an image without a gap, (draws,) or (draws, columns), or None."""
+        kept = self.chunks(image_index, digest)
+        leading: list[Scores] = []
+        while len(leading) in kept:
+            leading.append(kept[len(leading)])
+        return np.concatenate(leading).astype(np.float64) if leading else None
+
+    def put(self, image_index: int, digest: str, chunks: range, scores: Scores) -> None:
+        """Append the scores of the noise chunks `chunks` of an image, all in one write; those kept are skipped.
+
+        Raises:
+            InputError: if the chunks do not divide the scores evenly, or the scores differ in kind from those kept.
+        """
+        size, rest = divmod(len(scores), len(chunks))
+        if rest or not size:
+            raise InputError(f"store: got {len(scores)} scores for {chunks} of image {image_index}")
+        layout = Layout.of(scores, size)
+        self._agree(layout, self.folder)
+        kept = self._chunks(image_index, digest)
+        new = {
+            chunk: np.array(scores[position * size : (position + 1) * size])
+            for position, chunk in enumerate(chunks)
+            if chunk not in kept
+        }
+        if not new:
+            return
+        records = layout.records(image_index, digest, new)
+        try:
+            if self._own is None:
+                self._own = create_log(self.folder, layout, self.hash)
+            append_records(self._own, records)
+        except OSError as error:
+            self._own = None  # its end may be torn: go on in another file
+            raise InputError(
+                f"{self.folder}: cannot be written ({error.strerror}); what was drawn is kept, run again"
+            ) from error
+        kept.update(new)
+
+    def _chunks(self, image_index: int, digest: str) -> dict[int, Scores]:
+        """Return the live chunks of an image; refuse another image under its index."""
+        key = digest[:16]
+        stored, chunks = self._kept.setdefault(image_index, (key, {}))
+        if stored != key:
+            raise InputError(
+                f"{self.folder}: holds the scores of another image under index {image_index}; use another folder"
+            )
+        return chunks
+
+    def _agree(self, layout: Layout, path: Path) -> None:
+        if self._layout not in (None, layout):
+            raise InputError(
+                f"{path}: holds {layout} where the store holds {self._layout}; use another folder"
+            )
+        self._layout = layout
 
     def _compare(self, path: Path) -> None:
         try:

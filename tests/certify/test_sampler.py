@@ -11,7 +11,7 @@ from certify.checks import InputError
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores, sampling_config
 from certify.store import ScoreStore
 
-OPTIONS = {"sigma": 0.25, "n": 120, "seed": 7, "purpose": "certify", "batch_size": 100}
+OPTIONS = {"sigma": 0.25, "n": 120, "seed": 7, "purpose": "certify", "batch_size": 100, "probe": False}
 
 
 GOLDEN_NOISE = [-0.8683784653366681, -0.7744037032438987, -0.26776556507253385]

@@ -145,7 +145,7 @@ def test_draws_are_kept_and_a_repeat_draws_nothing(
     def refuse(*args):
         raise AssertionError("drew again")
 
-    monkeypatch.setattr("certify.sampler._forward", refuse)
+    monkeypatch.setattr("certify.pool.gaussian_noise", refuse)
     again = certify_split(closed_form, split, PLAN, store_folder=tmp_path)
     for conditions, sizes in (first, again):
         np.testing.assert_array_equal(sizes, certified[1])

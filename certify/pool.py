@@ -1,0 +1,321 @@
+"""DrawPool: the noisy scores of a set of images, drawn as far as they are asked for.
+
+A forward batch always has the full batch size, because float32 results depend on the shape of a batch, and holds
+consecutive noise chunks of one image, or of `images_per_batch` images of consecutive indices. Which chunks share a
+batch, and where they stand in it, is a function of image index, chunk number and these two options: not of n, of the
+order of the images, of how many processes share the work, or of a resume in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from certify.ahead import made_ahead
+from certify.checks import InputError, check_choice, check_images, check_positive
+from certify.console import progress
+from certify.log import Scores, image_digest
+from certify.noise import NOISE_CHUNK, PURPOSES, add_noise, gaussian_noise, noise_chunk_count, to_grid
+from certify.probe import Images, check_uncoupled
+from certify.shards import Shard
+from certify.store import ScoreStore
+from certify.types import FloatArray
+
+# A score under noise: float32 `clean` (1, c, h, w) and `noisy` (b, c, h, w) to (b,) or (b, columns). With several
+# images a batch, `clean` is (b, c, h, w).
+NoisyScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def sampling_config(
+    *, sigma: float, seed: int, purpose: str, batch_size: int, images_per_batch: int = 1, grid: bool = False
+) -> dict[str, Any]:
+    """Return the sampling options that determine the scores, for the configuration of a `ScoreStore`.
+
+    n is not among them: a larger n continues the same draws.
+    """
+    return {
+        "sigma": float(sigma),
+        "seed": int(seed),
+        "purpose": purpose,
+        "batch_size": int(batch_size),
+        "images_per_batch": int(images_per_batch),
+        "grid": bool(grid),
+        "noise_chunk": NOISE_CHUNK,
+        "numpy": np.__version__,
+    }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: noise chunks `chunks` of each row of `rows`, which may repeat a row to fill the batch."""
+
+    rows: tuple[int, ...]
+    chunks: range
+
+
+class DrawPool:
+    """Noisy scores of some images, extended on demand; see `sample_scores` for one fixed n.
+
+    Args:
+        base: the score of (clean, noisy); it must treat each image of a batch by itself. Called in inference mode.
+        images: in [0, 1].
+        indices: one index >= 0 an image, which keys its noise: the position in the data set, never in a batch.
+        sigma: standard deviation of the noise, in pixel units of [0, 1].
+        seed: master key, >= 0.
+        purpose: one of PURPOSES.
+        batch_size: images a forward pass, a multiple of images_per_batch * NOISE_CHUNK; batches are filled with draws
+            beyond those asked for, so ask for multiples of batch_size / images_per_batch.
+        images_per_batch: images whose draws share a forward pass: those with equal index // images_per_batch. More
+            than one serves few draws an image on a large batch.
+        device: where `base` computes.
+        store: keeps what was drawn and returns what is kept; its configuration must hold `sampling_config(...)`.
+        grid: integer noise for 8-bit images; see `certify.noise`.
+        shard: the share of this process if several work together; they need a common store.
+        label: what the progress bar says.
+        name: of the detector, for errors.
+        probe: check before the first draw, by two batches that count as nothing, that images of a batch do not
+            influence each other. Leave it on, except where the same `base` was checked before.
+
+    Raises:
+        InputError: for arguments outside these ranges, images that are off the grid, a store of other draws, coupled
+            images, or a score of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        base: NoisyScore,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        *,
+        sigma: float,
+        seed: int,
+        purpose: str,
+        batch_size: int,
+        images_per_batch: int = 1,
+        device: str | torch.device = "cpu",
+        store: ScoreStore | None = None,
+        grid: bool = False,
+        shard: Shard | None = None,
+        label: str = "noisy scores",
+        name: str = "score",
+        probe: bool = True,
+    ) -> None:
+        self.images = check_images(images).detach()
+        self.indices = check_indices(indices, len(images))
+        self.sigma, self.purpose = (
+            check_positive(sigma, "sigma"),
+            check_choice(purpose, tuple(PURPOSES), "purpose"),
+        )
+        self.batch_size, self.share = batch_size, _share(batch_size, images_per_batch)
+        self.base, self.seed, self.device, self.grid = base, seed, device, grid
+        self.store, self.label, self.name = store, label, name
+        self.shard = _check_shard(shard, store)
+        self._groups = _groups(self.indices, images_per_batch)
+        self._asked = [0] * len(self.indices)
+        self._planned: dict[Batch, None] = {}
+        self._probed = not probe
+        self._scores: list[dict[int, Scores]] = [{} for _ in self.indices]
+        if grid:
+            for row in range(len(self.indices)):
+                self._pixels(row)  # refuses before anything is drawn
+        if store is not None:
+            needed = sampling_config(
+                sigma=sigma,
+                seed=seed,
+                purpose=purpose,
+                batch_size=batch_size,
+                images_per_batch=images_per_batch,
+                grid=grid,
+            )
+            _check_store(store, needed, self.indices)
+            self._digests = [image_digest(self._pixels(row)) for row in range(len(self.indices))]
+            self._load()
+
+    def extend(self, targets: Mapping[int, int]) -> None:
+        """Draw what is missing so that `draws(row)` has at least targets[row] draws, for each row given.
+
+        Rows are positions in `images`. With several processes, all must call this with the same targets; each draws
+        its share, waits for the others, and reads theirs.
+        """
+        for row, n in targets.items():
+            if not 0 <= row < len(self.indices) or n < 1:
+                raise InputError(
+                    f"draws: got n = {n} for row {row}, need n >= 1, row below {len(self.indices)}"
+                )
+            self._asked[row] = max(self._asked[row], n)
+        # Fixed by the targets, not by what is there already: every process sees the same list.
+        batches = list(dict.fromkeys(batch for row, n in targets.items() for batch in self._batches(row, n)))
+        self._planned.update(dict.fromkeys(batches))
+        self._draw(
+            batch
+            for position, batch in enumerate(batches)
+            if (self.shard is None or self.shard.owns(position)) and self._lacks(batch, targets)
+        )
+        if self.shard is not None and self.store is not None:
+            self.shard.barrier()
+            self.store.refresh()
+            self._load()
+            if any(self._lacks(batch, targets) for batch in batches):
+                raise InputError(
+                    f"{self.store.folder}: lacks draws of another process; all must see the same folder"
+                )
+
+    def draws(self, row: int) -> FloatArray:
+        """Return the draws asked for so far, (n,) or (n, columns), in draw order; NaN is passed on.
+
+        Exactly as many as the largest n of `extend` for this row, whatever a store holds beyond, so that a resumed run
+        sees what the first one saw.
+        """
+        n = self._asked[row]
+        if n == 0:
+            raise InputError(f"draws: nothing was asked for row {row}; call extend first")
+        chunks = [self._scores[row][chunk] for chunk in range(noise_chunk_count(n))]
+        return np.concatenate(chunks)[:n].astype(np.float64)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes (images scored) that the draws asked for cost, by all processes and earlier runs together."""
+        return len(self._planned) * self.batch_size
+
+    def _batches(self, row: int, n: int) -> Iterable[Batch]:
+        chunks = self.share // NOISE_CHUNK
+        for block in range(math.ceil(n / self.share)):
+            yield Batch(self._groups[row], range(block * chunks, (block + 1) * chunks))
+
+    def _lacks(self, batch: Batch, targets: Mapping[int, int]) -> bool:
+        return any(
+            chunk not in self._scores[row]
+            for row in batch.rows
+            if targets.get(row, 0) > batch.chunks.start * NOISE_CHUNK
+            for chunk in batch.chunks
+        )
+
+    def _draw(self, batches: Iterable[Batch]) -> None:
+        missing = list(batches)
+        if not missing:
+            return
+        with closing(made_ahead(self._noisy, missing)) as prepared:
+            quiet = self.shard is not None and self.shard.rank > 0
+            bar = missing if quiet else progress(missing, self.label)
+            for batch, (clean, noisy) in zip(bar, prepared, strict=True):
+                if not self._probed:
+                    check_uncoupled(self._score, clean, noisy, self.name)
+                    self._probed = True
+                self._keep(batch, self._score(clean, noisy))
+
+    def _keep(self, batch: Batch, scores: Scores) -> None:
+        for place, row in enumerate(batch.rows):
+            if row in batch.rows[:place]:
+                continue  # a repetition that fills the batch
+            own = scores[place * self.share : (place + 1) * self.share]
+            if self.store is not None:
+                self.store.put(self.indices[row], self._digests[row], batch.chunks, own)
+            for position, chunk in enumerate(batch.chunks):
+                part = own[position * NOISE_CHUNK : (position + 1) * NOISE_CHUNK]
+                self._scores[row].setdefault(chunk, part.copy())
+
+    def _load(self) -> None:
+        assert self.store is not None
+        self._scores = [
+            self.store.chunks(index, digest)
+            for index, digest in zip(self.indices, self._digests, strict=True)
+        ]
+
+    def _pixels(self, row: int) -> FloatArray:
+        pixels = self.images[row].to("cpu", torch.float64).numpy()
+        return to_grid(pixels, f"image {self.indices[row]}") if self.grid else pixels
+
+    def _noisy(self, batch: Batch) -> tuple[Images, Images]:
+        """Return the clean images, (1, c, h, w) or (batch_size, c, h, w), and the noisy ones of a batch."""
+        shape = (NOISE_CHUNK, *self.images.shape[1:])
+        noisy = np.empty((self.batch_size, *self.images.shape[1:]), np.float32)
+        clean = np.empty((len(batch.rows), *self.images.shape[1:]), np.float32)
+        start = 0
+        for place, row in enumerate(batch.rows):
+            pixels = self._pixels(row)
+            clean[place] = pixels
+            for chunk in batch.chunks:
+                noise = gaussian_noise(self.seed, self.indices[row], self.purpose, chunk, shape)
+                noisy[start : start + NOISE_CHUNK] = add_noise(pixels, noise, self.sigma, self.grid)
+                start += NOISE_CHUNK
+        return (clean if len(clean) == 1 else clean.repeat(self.share, axis=0)), noisy
+
+    def _score(self, clean: Images, noisy: Images) -> Scores:
+        """Return the scores of a batch in float32, or in float64 if that is what `base` returns."""
+        with torch.inference_mode():
+            scores = self.base(
+                torch.from_numpy(clean).to(self.device), torch.from_numpy(noisy).to(self.device)
+            )
+        if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or len(scores) != len(noisy):
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise InputError(
+                f"score: got {got} for {len(noisy)} images, need a tensor ({len(noisy)},), one score an image"
+            )
+        exact = scores if scores.dtype == torch.float64 else scores.to(torch.float32)
+        return exact.cpu().numpy()
+
+
+def check_indices(indices: Sequence[int], count: int) -> list[int]:
+    """Return image indices as a list of ints >= 0, one an image."""
+    array = np.asarray(indices)
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer) or (array < 0).any():
+        raise InputError(
+            f"indices: got {array.dtype} of shape {array.shape}, need {count} integers of at least 0"
+        )
+    return [int(index) for index in array]
+
+
+def _share(batch_size: int, images_per_batch: int) -> int:
+    """Return the draws that each image has in a batch."""
+    if images_per_batch < 1:
+        raise InputError(f"images_per_batch: got {images_per_batch}, need at least 1")
+    least = images_per_batch * NOISE_CHUNK
+    if batch_size < 1 or batch_size % least:
+        raise InputError(
+            f"batch_size: got {batch_size}, need a multiple of {least}, the size of a noise chunk"
+            + (f" for each of {images_per_batch} images" if images_per_batch > 1 else "")
+        )
+    return batch_size // images_per_batch
+
+
+def _groups(indices: list[int], images_per_batch: int) -> list[tuple[int, ...]]:
+    """Return for each row the rows of its batches; where an index is missing the group's first image stands in."""
+    if images_per_batch == 1:
+        return [(row,) for row in range(len(indices))]
+    if len(set(indices)) < len(indices):
+        raise InputError("indices: got an index twice; several images a batch need each index once")
+    rows = {index: row for row, index in enumerate(indices)}
+    groups = []
+    for index in indices:
+        first = index // images_per_batch * images_per_batch
+        members = [rows.get(first + place) for place in range(images_per_batch)]
+        filler = next(row for row in members if row is not None)
+        groups.append(tuple(filler if row is None else row for row in members))
+    return groups
+
+
+def _check_shard(shard: Shard | None, store: ScoreStore | None) -> Shard | None:
+    if shard is None or shard.world == 1:
+        return None
+    if store is None:
+        raise InputError(f"shard: {shard.world} processes share their draws through a store; give one")
+    return shard
+
+
+def _check_store(store: ScoreStore, needed: dict[str, Any], indices: list[int]) -> None:
+    for name, value in needed.items():
+        if store.config.get(name, "absent") != value:
+            raise InputError(
+                f"store {store.folder}: {name} is {store.config.get(name, 'absent')!r} in its configuration "
+                f"and {value!r} for these draws"
+            )
+    if len(set(indices)) < len(indices):
+        raise InputError("indices: got an index twice; a store keeps one image an index")
