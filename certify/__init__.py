@@ -5,6 +5,7 @@ from certify.bounds import (
     alpha_per_image,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    hoeffding_lower,
     linf_reading,
     max_radius,
     min_samples,
@@ -20,19 +21,41 @@ from certify.certificate import (
     predict_scores,
 )
 from certify.checks import InputError
+from certify.confidence import (
+    CONFIDENCE_METHODS,
+    Confidence,
+    ConfidenceMethod,
+    auroc_confidence,
+    failure_count,
+    tpr_fpr_confidence,
+)
 from certify.metrics import auroc, average_precision, fpr_at_tpr, rate_interval, tpr_fpr_at_threshold
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
 from certify.text import ceil_text, floor_text
 from certify.types import SIDES, ScoreBounds, Side
+from certify.uncertainty import (
+    Comparison,
+    Estimate,
+    bootstrap_interval,
+    bootstrap_test,
+    delong_interval,
+    delong_test,
+    placement_values,
+)
 from certify.ways import WAYS, Way, make_base
 
 __all__ = [
+    "CONFIDENCE_METHODS",
     "NOISE_CHUNK",
     "PURPOSES",
     "SIDES",
     "WAYS",
+    "Comparison",
+    "Confidence",
+    "ConfidenceMethod",
+    "Estimate",
     "InputError",
     "ScoreBounds",
     "ScoreStore",
@@ -42,15 +65,22 @@ __all__ = [
     "all_infinite",
     "alpha_per_image",
     "auroc",
+    "auroc_confidence",
     "average_precision",
+    "bootstrap_interval",
+    "bootstrap_test",
     "ceil_text",
     "certified_radius",
     "certify_scores",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "delong_interval",
+    "delong_test",
+    "failure_count",
     "floor_text",
     "fpr_at_tpr",
     "gaussian_noise",
+    "hoeffding_lower",
     "invalid_draws",
     "linf_reading",
     "lipschitz_bounds",
@@ -60,8 +90,10 @@ __all__ = [
     "min_samples",
     "order_ranks",
     "percentile_scores",
+    "placement_values",
     "predict_scores",
     "rate_interval",
     "sample_scores",
     "tpr_fpr_at_threshold",
+    "tpr_fpr_confidence",
 ]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scipy.special import ndtr
-from scipy.stats import binomtest, norm
+from scipy.stats import binom, binomtest, norm
 from statsmodels.stats.proportion import proportion_confint
 
 from certify.bounds import (
@@ -15,6 +15,7 @@ from certify.bounds import (
     alpha_per_image,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    hoeffding_lower,
     linf_reading,
     max_radius,
     min_samples,
@@ -195,3 +196,22 @@ def test_the_linf_reading_is_the_largest_cube_in_the_ball(pixels) -> None:
 def test_the_linf_reading_refuses(radius, pixels) -> None:
     with pytest.raises(InputError, match="radius and pixels"):
         linf_reading(radius, pixels)
+
+
+@pytest.mark.parametrize("n", [1, 10, 60])
+def test_hoeffdings_lower_bound_holds_for_every_count(n: int) -> None:
+    """Exact for coins; at most the Clopper-Pearson bound, which knows that the values are 0 and 1."""
+    alpha, counts = 0.05, np.arange(n + 1)
+    lower = np.array([hoeffding_lower(count / n, n, alpha) for count in counts])
+    assert (lower <= clopper_pearson_lower(counts, n, alpha) + 1e-15).all()
+    assert (lower >= counts / n - np.sqrt(-np.log(alpha) / (2 * n)) - 1e-15).all()
+    assert (lower[0], lower[-1]) == (0.0, pytest.approx(alpha ** (1 / n), rel=1e-14))
+    assert (np.diff(lower) > 0).all()
+    for rate in (0.05, 0.5, 0.9, 0.99):
+        assert binom.pmf(counts, n, rate)[lower > rate].sum() <= alpha
+
+
+def test_hoeffdings_lower_bound_refuses() -> None:
+    for mean, n, alpha in ((1.1, 5, 0.1), (float("nan"), 5, 0.1), (0.5, 0, 0.1), (0.5, 5, 0.0)):
+        with pytest.raises(InputError, match="need"):
+            hoeffding_lower(mean, n, alpha)
