@@ -68,6 +68,23 @@ def check_probability(value: float, name: str) -> float:
     return float(value)
 
 
+def check_level(alpha: float) -> float:
+    """Return `alpha` if it is a one-sided level strictly between 0 and 0.5."""
+    if not 0.0 < alpha < 0.5:
+        raise InputError(f"alpha: got {alpha}, need a one-sided level strictly between 0 and 0.5")
+    return float(alpha)
+
+
+def check_rate(p0: float, complement: float | None = None) -> float:
+    """Return 1 - p0 of a rate in (0, 1), to as many digits as are known: `complement` itself if given."""
+    if complement is None:
+        return 1.0 - check_probability(p0, "p0")
+    check_probability(complement, "complement")
+    if abs(p0 - (1.0 - complement)) > 1e-12:
+        raise InputError(f"complement: got {complement}, need 1 - p0 = {1.0 - p0}")
+    return float(complement)
+
+
 def check_positive(value: float, name: str) -> float:
     """Return `value` if it is finite and above 0."""
     if not np.isfinite(value) or value <= 0:

@@ -103,3 +103,19 @@ def test_a_device_that_is_not_there_is_refused_in_one_line() -> None:
         with pytest.raises(InputError, match=f"device: '{device}' cannot be used") as error:
             checks.check_device(device)
         assert "\n" not in str(error.value)
+
+
+def test_levels_lie_below_one_half() -> None:
+    assert checks.check_level(0.001) == 0.001
+    for bad in (0.0, 0.5, float("nan")):
+        with pytest.raises(InputError, match="alpha: got"):
+            checks.check_level(bad)
+
+
+def test_a_rate_near_one_keeps_the_digits_of_its_complement() -> None:
+    assert checks.check_rate(0.75) == 0.25
+    assert checks.check_rate(1.0, 1e-20) == 1e-20
+    with pytest.raises(InputError, match="p0: got"):
+        checks.check_rate(1.0)
+    with pytest.raises(InputError, match="complement: got"):
+        checks.check_rate(0.8, 0.3)
