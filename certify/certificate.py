@@ -59,10 +59,10 @@ def certify_scores(
     Raises:
         InputError: for a value outside these ranges.
     """
-    for_lower, for_upper = _sorted_draws(noisy_scores)
+    for_lower, for_upper = sorted_draws(noisy_scores)
     check_positive(sigma, "sigma")
-    _check_level(alpha)
-    _check_lipschitz(lipschitz)
+    check_level(alpha)
+    check_lipschitz(lipschitz)
     check_probability(percentile, "percentile")
     radii = check_radii(np.atleast_1d(np.asarray(radii, dtype=np.float64)))
     images, n = for_lower.shape
@@ -73,7 +73,7 @@ def certify_scores(
             lower[row] = for_lower[:, low_rank - 1]
         if high_rank <= n:
             upper[row] = for_upper[:, high_rank - 1]
-    return _widen(lower, upper, lipschitz, radii)
+    return widen(lower, upper, lipschitz, radii)
 
 
 def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: Any) -> ScoreBounds:
@@ -88,13 +88,13 @@ def lipschitz_bounds(lower: FloatArray, upper: FloatArray, lipschitz: float, rad
     Returns:
         [lower - L r, upper + L r] of shape (radii, images), rounded outwards.
     """
-    _check_lipschitz(lipschitz)
+    check_lipschitz(lipschitz)
     radii = check_radii(np.atleast_1d(np.asarray(radii, dtype=np.float64)))
     ends = ScoreBounds(lower, upper)
     if ends.lower.ndim != 1:
         raise InputError(f"lipschitz_bounds: got shape {ends.lower.shape}, need (images,)")
     shape = (len(radii), len(ends))
-    return _widen(np.broadcast_to(ends.lower, shape), np.broadcast_to(ends.upper, shape), lipschitz, radii)
+    return widen(np.broadcast_to(ends.lower, shape), np.broadcast_to(ends.upper, shape), lipschitz, radii)
 
 
 def certified_radius(
@@ -117,10 +117,10 @@ def certified_radius(
         (images,) radii in the units of `sigma`, 0.0 where nothing is certified.
     """
     check_choice(side, DECISIONS, "side")
-    for_lower, for_upper = _sorted_draws(noisy_scores)
+    for_lower, for_upper = sorted_draws(noisy_scores)
     check_positive(sigma, "sigma")
-    _check_level(alpha)
-    _check_lipschitz(lipschitz)
+    check_level(alpha)
+    check_lipschitz(lipschitz)
     check_probability(percentile, "percentile")
     _check_threshold(threshold)
     n = for_lower.shape[1]
@@ -158,7 +158,7 @@ def percentile_scores(noisy_scores: Any, percentile: float = 0.5) -> FloatArray:
     Raises:
         InputError: if a draw is NaN, since a point estimate has no safe side.
     """
-    scores = _check_scores(noisy_scores)
+    scores = check_scores(noisy_scores)
     check_probability(percentile, "percentile")
     invalid = invalid_draws(scores)
     if invalid.any():
@@ -179,8 +179,8 @@ def predict_scores(
     A returned 0 or 1 differs from the decision of the true smoothed score (h_p > threshold) with probability
     <= alpha. At the median this is PREDICT of Cohen et al. (2019).
     """
-    scores = _check_scores(noisy_scores)
-    _check_level(alpha)
+    scores = check_scores(noisy_scores)
+    check_level(alpha)
     check_probability(percentile, "percentile")
     _check_threshold(threshold)
     n = scores.shape[1]
@@ -194,10 +194,10 @@ def predict_scores(
 
 def invalid_draws(noisy_scores: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Count the NaN draws of each image; certificates count them against the detector, reports name them."""
-    return np.asarray(np.isnan(_check_scores(noisy_scores)).sum(axis=1), dtype=np.int64)
+    return np.asarray(np.isnan(check_scores(noisy_scores)).sum(axis=1), dtype=np.int64)
 
 
-def _widen(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: FloatArray) -> ScoreBounds:
+def widen(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: FloatArray) -> ScoreBounds:
     """Subtract and add L r, each operation rounded outwards; where L r = 0 the ends stay as they are."""
     shift = np.where(lipschitz * radii > 0.0, np.nextafter(lipschitz * radii, np.inf), 0.0)[:, None]
     return ScoreBounds(
@@ -206,9 +206,9 @@ def _widen(lower: FloatArray, upper: FloatArray, lipschitz: float, radii: FloatA
     )
 
 
-def _sorted_draws(noisy_scores: Any) -> tuple[FloatArray, FloatArray]:
+def sorted_draws(noisy_scores: Any) -> tuple[FloatArray, FloatArray]:
     """Return the sorted draws for lower bounds (NaN as -inf) and for upper bounds (NaN as +inf)."""
-    scores = _check_scores(noisy_scores)
+    scores = check_scores(noisy_scores)
     invalid = np.isnan(scores)
     if not invalid.any():
         ordered = np.sort(scores, axis=1)
@@ -218,7 +218,8 @@ def _sorted_draws(noisy_scores: Any) -> tuple[FloatArray, FloatArray]:
     )
 
 
-def _check_scores(noisy_scores: Any) -> FloatArray:
+def check_scores(noisy_scores: Any) -> FloatArray:
+    """Return noisy scores as float64 (images, n)."""
     scores = np.asarray(noisy_scores, dtype=np.float64)
     if scores.ndim != 2 or scores.size == 0:
         raise InputError(
@@ -227,12 +228,14 @@ def _check_scores(noisy_scores: Any) -> FloatArray:
     return scores
 
 
-def _check_level(alpha: float) -> None:
+def check_level(alpha: float) -> None:
+    """Refuse what is no one-sided level in (0, 0.5)."""
     if not 0.0 < alpha < 0.5:
         raise InputError(f"alpha: got {alpha}, need a one-sided level strictly between 0 and 0.5")
 
 
-def _check_lipschitz(lipschitz: float) -> None:
+def check_lipschitz(lipschitz: float) -> None:
+    """Refuse what is no Lipschitz constant: finite, at least 0."""
     if not (math.isfinite(lipschitz) and lipschitz >= 0.0):
         raise InputError(f"lipschitz: got {lipschitz}, need a finite constant of at least 0")
 
