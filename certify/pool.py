@@ -121,7 +121,7 @@ class DrawPool:
         self._groups = _groups(self.indices, images_per_batch)
         self._asked = [0] * len(self.indices)
         self._planned: dict[Batch, None] = {}
-        self._probed = not probe
+        self.probed = not probe
         self._scores: list[dict[int, Scores]] = [{} for _ in self.indices]
         if grid:
             for row in range(len(self.indices)):
@@ -180,6 +180,14 @@ class DrawPool:
         chunks = [self._scores[row][chunk] for chunk in range(noise_chunk_count(n))]
         return np.concatenate(chunks)[:n].astype(np.float64)
 
+    def all_draws(self, n: int) -> FloatArray:
+        """Extend every row to `n` draws and return the first n of each, (images, n) or (images, n, columns)."""
+        if n < 1:
+            raise InputError(f"n: got {n}, need at least one draw")
+        rows = range(len(self.indices))
+        self.extend(dict.fromkeys(rows, n))
+        return np.stack([self.draws(row)[:n] for row in rows])
+
     @property
     def passes(self) -> int:
         """Forward passes (images scored) that the draws asked for cost, by all processes and earlier runs together."""
@@ -206,9 +214,9 @@ class DrawPool:
             quiet = self.shard is not None and self.shard.rank > 0
             bar = missing if quiet else progress(missing, self.label)
             for batch, (clean, noisy) in zip(bar, prepared, strict=True):
-                if not self._probed:
+                if not self.probed:
                     check_uncoupled(self._score, clean, noisy, self.name)
-                    self._probed = True
+                    self.probed = True
                 self._keep(batch, self._score(clean, noisy))
 
     def _keep(self, batch: Batch, scores: Scores) -> None:

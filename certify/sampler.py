@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from certify.checks import InputError
 from certify.noise import NOISE_CHUNK, PURPOSES, gaussian_noise, noise_chunk_count
 from certify.pool import DrawPool, NoisyScore, check_indices, sampling_config
 from certify.shards import Shard
@@ -52,8 +50,6 @@ def sample_scores(
     Returns:
         float64 (images, n), or (images, n, columns) if `base` returns columns. NaN is passed on.
     """
-    if n < 1:
-        raise InputError(f"n: got {n}, need at least one draw")
     pool = DrawPool(
         base,
         images,
@@ -71,6 +67,4 @@ def sample_scores(
         name=name,
         probe=probe,
     )
-    rows = range(len(images))
-    pool.extend(dict.fromkeys(rows, n))
-    return np.stack([pool.draws(row) for row in rows])
+    return pool.all_draws(n)

@@ -24,7 +24,8 @@ from certify.certificate import (
     predict_scores,
 )
 from certify.checks import InputError, check_choice, check_images, check_probability
-from certify.sampler import NoisyScore, sample_scores, sampling_config
+from certify.pool import DrawPool, NoisyScore, sampling_config
+from certify.shards import Shard
 from certify.store import ScoreStore
 from certify.types import FloatArray, ScoreBounds
 from certify.ways import WAYS, Way, check_eval, make_base, needed_method, proven_constant
@@ -43,7 +44,10 @@ class SmoothedDetector:
         alpha: one-sided error level an image of `bounds` and `radius`, two-sided of `predict`, in (0, 0.5).
         percentile: p of the smoothed score, in (0, 1).
         seed: master key of all noise.
-        batch_size: images a forward pass, a multiple of NOISE_CHUNK.
+        batch_size: images a forward pass, a multiple of images_per_batch * NOISE_CHUNK.
+        images_per_batch: images whose draws share a forward pass; see `DrawPool`.
+        grid: integer noise for 8-bit images, sound for attackers who submit such images; see `certify.noise`.
+        shard: the share of this process if several work together (`current_shard`); draws then need a store.
         device: where the detector computes; it must be there already.
         purifier: the object whose `reconstruct` is used by `denoise` and `reference`; by default the detector.
 
@@ -65,6 +69,9 @@ class SmoothedDetector:
         percentile: float = 0.5,
         seed: int = 0,
         batch_size: int = 250,
+        images_per_batch: int = 1,
+        grid: bool = False,
+        shard: Shard | None = None,
         device: str | torch.device = "cpu",
         purifier: Any = None,
     ) -> None:
@@ -72,7 +79,9 @@ class SmoothedDetector:
         check_probability(percentile, "percentile")
         self.detector, self.smoothing, self.sigma = detector, smoothing, sigma
         self.n, self.alpha, self.percentile, self.seed = n, alpha, percentile, seed
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.images_per_batch = batch_size, images_per_batch
+        self.grid, self.shard, self.device = grid, shard, device
+        self._probed = False
         self.threshold_: float | None = None
         self.base: NoisyScore | None = None
         if smoothing == "none":
@@ -84,6 +93,34 @@ class SmoothedDetector:
         else:
             self.base, self.lipschitz = make_base(detector, smoothing, sigma=sigma, purifier=purifier)
 
+    def draw_pool(
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        purpose: str = "certify",
+        store: ScoreStore | None = None,
+    ) -> DrawPool:
+        """Return a pool of this detector's noisy scores, to be drawn on demand."""
+        if self.base is None or self.sigma is None:
+            raise InputError("smoothing 'none' draws no noise; use bounds, score, predict or radius")
+        return DrawPool(
+            self.base,
+            images,
+            indices,
+            sigma=self.sigma,
+            seed=self.seed,
+            purpose=purpose,
+            batch_size=self.batch_size,
+            images_per_batch=self.images_per_batch,
+            device=self.device,
+            store=store,
+            grid=self.grid,
+            shard=self.shard,
+            label=f"{purpose}, {self.smoothing}, sigma {self.sigma:g}",
+            name=getattr(self.detector, "__name__", type(self.detector).__name__),
+            probe=not self._probed,
+        )
+
     def noisy_scores(
         self,
         images: Float[Tensor, "b c h w"],
@@ -92,21 +129,10 @@ class SmoothedDetector:
         store: ScoreStore | None = None,
     ) -> FloatArray:
         """Draw the scores (images, n) from which all else follows. See `sample_scores`."""
-        if self.base is None or self.sigma is None:
-            raise InputError("smoothing 'none' draws no noise; use bounds, score, predict or radius")
-        return sample_scores(
-            self.base,
-            images,
-            indices,
-            sigma=self.sigma,
-            n=self.n,
-            seed=self.seed,
-            purpose=purpose,
-            batch_size=self.batch_size,
-            device=self.device,
-            store=store,
-            label=f"{purpose}, {self.smoothing}, sigma {self.sigma:g}",
-        )
+        pool = self.draw_pool(images, indices, purpose, store)
+        scores = pool.all_draws(self.n)
+        self._probed = self._probed or pool.probed
+        return scores
 
     def score(
         self,
@@ -163,12 +189,15 @@ class SmoothedDetector:
         )
 
     def predict(
-        self, images: Float[Tensor, "b c h w"], indices: Sequence[int]
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        store: ScoreStore | None = None,
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Decide each image at `threshold_`: 1 anomalous, 0 normal, -1 abstain (see `predict_scores`)."""
         if self.smoothing == "none":
             return (self.score(images, indices) > self._threshold()).astype(np.int64)
-        scores = self.noisy_scores(images, indices, "predict")
+        scores = self.noisy_scores(images, indices, "predict", store)
         return predict_scores(scores, self._threshold(), self.alpha, self.percentile)
 
     def radius(
@@ -201,7 +230,12 @@ class SmoothedDetector:
     def sampling_config(self, purpose: str = "certify") -> dict[str, Any]:
         """Return the options that determine the noisy scores; add detector and data for a `ScoreStore`."""
         options = sampling_config(
-            sigma=self._sigma(), seed=self.seed, purpose=purpose, batch_size=self.batch_size
+            sigma=self._sigma(),
+            seed=self.seed,
+            purpose=purpose,
+            batch_size=self.batch_size,
+            images_per_batch=self.images_per_batch,
+            grid=self.grid,
         )
         return {"smoothing": self.smoothing, **options}
 

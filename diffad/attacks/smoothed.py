@@ -167,7 +167,9 @@ def estimate(
         purpose=purpose,
         batch_size=min(smoothed.batch_size, noise_chunk_count(n) * NOISE_CHUNK),
         device=smoothed.device,
+        grid=smoothed.grid,
         label=f"{purpose} attack",
+        probe=False,  # two batches a call, and `smoothed.score` has asked
     )
     return percentile_scores(scores, smoothed.percentile)
 
