@@ -31,6 +31,7 @@ from diffad.evaluation import (
     default_smoothing,
     fit_baselines,
     load_purifier,
+    score_name_of,
 )
 from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
@@ -228,7 +229,7 @@ def baseline_rows(
 
 def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, plan: Plan) -> Path:
     """Return runs/NAME, the same for the same options, so that repeating a command resumes it."""
-    score = "" if plan.smoothing == "sure" else getattr(detector, "score_name", "")
+    score = score_name_of(detector, plan.smoothing)
     words = [
         *("certify", detector.name, split.name.replace(":", "-").replace("/", "-"), str(split.resolution)),
         *([score] if score else []),

@@ -23,8 +23,8 @@ import numpy as np
 from certify.checks import InputError, check_choice
 from certify.types import FloatArray
 
-# Draws for different purposes are independent: what certifies a guess or a threshold must not have made it.
-PURPOSES = {"select": 0, "certify": 1, "calibrate": 2, "predict": 3, "evaluate": 4, "attack": 5}
+# Draws for different purposes are independent: what certifies a guess, a threshold or a fit must not have made it.
+PURPOSES = {"select": 0, "certify": 1, "calibrate": 2, "predict": 3, "evaluate": 4, "attack": 5, "fit": 6}
 NOISE_CHUNK = 50
 
 GRID_LEVELS = 255

@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from certify.checks import InputError, check_images, check_probability
+from certify.checks import InputError, check_images, check_positive, check_probability
+from certify.noise import gaussian_noise
 from certify.types import FloatArray
 from diffad import folder
 
@@ -57,7 +58,7 @@ class Detector(nn.Module, ABC):
         super().__init__()
         self.image_shape: tuple[int, int, int] | None = None
         self.threshold_: float | None = None
-        self.fit_info: dict[str, int] = {}
+        self.fit_info: dict[str, int | float] = {}
         self.eval()
 
     @abstractmethod
@@ -111,8 +112,14 @@ class Detector(nn.Module, ABC):
         *,
         calibration: Float[Tensor, "m c h w"] | None = None,
         seed: int = 0,
+        noise_sigma: float | None = None,
+        noise_copies: int = 1,
     ) -> D:
-        """Fit on normal images in [0, 1]; with `calibration`, held-out normals, set the threshold too."""
+        """Fit on normal images in [0, 1]; with `calibration`, held-out normals, set the threshold too.
+
+        With `noise_sigma` the detector sees `noise_copies` noisy versions of each image instead, x + N(0, sigma^2) in
+        [0, 1] pixel units, not clipped: what a certificate of the way `input` will show it.
+        """
         check_images(train, name="train")
         if len(train) < self.min_images:
             raise InputError(
@@ -121,8 +128,16 @@ class Detector(nn.Module, ABC):
         self.image_shape = (train.shape[1], train.shape[2], train.shape[3])
         self.threshold_ = None
         self.fit_info = {"images": len(train), "seed": seed}
+        seen = train.detach()
+        if noise_sigma is None and noise_copies != 1:
+            raise InputError(
+                f"noise_copies: got {noise_copies} without noise_sigma, which says how much noise"
+            )
+        if noise_sigma is not None:
+            self.fit_info |= {"noise_sigma": float(noise_sigma), "noise_copies": noise_copies}
+            seen = noisy_copies(seen, noise_sigma, noise_copies, seed)
         with torch.no_grad():
-            self._fit(train.detach(), seed)
+            self._fit(seen, seed)
         self.eval()
         if calibration is not None:
             self.calibrate(calibration)
@@ -234,7 +249,10 @@ class Detector(nn.Module, ABC):
             channel, height, width = (int(side) for side in config["image_shape"])
             detector.image_shape = (channel, height, width)
             detector.threshold_ = None if config["threshold"] is None else float(config["threshold"])
-            detector.fit_info = {str(key): int(value) for key, value in config["fit"].items()}
+            detector.fit_info = {
+                str(key): value if isinstance(value, float) else int(value)
+                for key, value in config["fit"].items()
+            }
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{directory / folder.CONFIG}: {folder.one_line(error)}; save the detector again"
@@ -282,3 +300,25 @@ class Detector(nn.Module, ABC):
             raise InputError(
                 f"{self.name}: got noise {tuple(noise.shape)}, need finite values, (draws, *{shape})"
             )
+
+
+def noisy_copies(
+    images: Float[Tensor, "n c h w"], sigma: float, copies: int, seed: int
+) -> Float[Tensor, "m c h w"]:
+    """Return `copies` versions of every image under Gaussian noise, each keyed by seed, image and copy.
+
+    The noise has a purpose of its own: a detector fitted on draws that certify it later would not be independent of
+    them, and the certificate void.
+    """
+    check_positive(sigma, "noise_sigma")
+    if copies < 1:
+        raise InputError(f"noise_copies: got {copies}, need at least 1")
+    noise = np.stack(
+        [
+            gaussian_noise(seed, image, "fit", copy, images.shape[1:])
+            for copy in range(copies)
+            for image in range(len(images))
+        ]
+    )
+    repeated = images.double().cpu().repeat(copies, 1, 1, 1)
+    return (repeated + sigma * torch.from_numpy(noise)).to(images)

@@ -120,10 +120,17 @@ def smooth(detector: Detector, plan: Plan, purifier: Any = None) -> SmoothedDete
 
 def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
     """Return what the rows name: data, detector, way, score and sigma."""
-    # the way `sure` has one score of its own, whatever else the detector offers
-    score_name = "squared_l2" if plan.smoothing == "sure" else str(getattr(detector, "score_name", ""))
+    score_name = score_name_of(detector, plan.smoothing)
     noise = None if plan.smoothing in ("none", "") else plan.sigma
     return Subject(split.name, split.resolution, detector.name, plan.smoothing, score_name, noise)
+
+
+def score_name_of(detector: Detector, smoothing: str) -> str:
+    """Return the score as rows name it, with the noise that the detector was fitted on, if any."""
+    # the way `sure` has one score of its own, whatever else the detector offers
+    name = "squared_l2" if smoothing == "sure" else str(getattr(detector, "score_name", ""))
+    fitted_at = detector.fit_info.get("noise_sigma")
+    return name if fitted_at is None else f"{name} fit_sigma={fitted_at:g}".strip()
 
 
 def certify_split(

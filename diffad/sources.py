@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -50,6 +51,10 @@ class SourceOptions(DataOptions):
     """Window of its patch score."""
     inner_sigma: float | None = None
     """Noise of the detector itself under the ways input and denoise; None: as saved."""
+    fit_sigma: float | None = None
+    """Fit a named detector on normals with Gaussian noise of this size, for --smoothing input; None: without noise."""
+    fit_copies: int = 1
+    """Noisy versions of each training image then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +85,18 @@ def load_sources(options: SourceOptions, *, may_train: bool = True) -> tuple[Det
     """
     if options.detector is None and not may_train:
         built_in_detector(may_train=False)
-    detector, split = load_detector_and_data(options, limit=options.limit)
+    noise = {"noise_sigma": options.fit_sigma, "noise_copies": options.fit_copies}
+    detector, split = load_detector_and_data(options, limit=options.limit, fit=noise)
     return with_score_options(detector, options), split
 
 
-def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tuple[Detector, DataSplit]:
-    """Return a fitted detector and its data; trains the built-in detector if none is named and none is there."""
+def load_detector_and_data(
+    options: DataOptions, limit: int | None = None, fit: Mapping[str, Any] | None = None
+) -> tuple[Detector, DataSplit]:
+    """Return a fitted detector and its data; trains the built-in detector if none is named and none is there.
+
+    `fit` holds options for `Detector.fit` of a detector that is named.
+    """
     folder = options.detector if options.detector is not None else str(built_in_detector())
     named = folder in DETECTORS
     trained_on = {} if named else _training_data(Path(folder))
@@ -106,7 +117,9 @@ def load_detector_and_data(options: DataOptions, limit: int | None = None) -> tu
     split = load_data(request.pop("spec"), **{**request, "limit": limit})
     if named:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
-        detector = detector.fit(split.train.images)
+        detector = detector.fit(split.train.images, **(fit or {}))
+    elif fit and fit.get("noise_sigma") is not None:
+        raise InputError(f"--fit_sigma: {folder} is fitted already; name a detector such as pixel_nn")
     shape = tuple(split.test.images.shape[1:])
     if detector.image_shape != shape:
         raise InputError(

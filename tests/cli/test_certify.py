@@ -276,3 +276,11 @@ def test_an_interrupt_exits_with_130_and_a_rerun_ends_with_the_same(trained, sta
     assert main([*words, "broken"]) == console.DONE
     assert main([*words, "whole"]) == console.DONE
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+
+
+def test_an_opponent_is_fitted_on_the_noise_that_it_will_see(capsys) -> None:
+    argv = ["--detector", "pixel_nn", "--resolution", "8", "--smoothing", "input", "--sigma", "0.25"]
+    assert main([*argv, "--fit_sigma", "0.25", *FAST]) == console.DONE
+    out, err = capsys.readouterr()
+    assert "pixel_nn (fit_sigma=0.25), input" in out
+    assert "run folder: runs/certify-pixel_nn-digits-8-8-fit_sigma=0.25-input-0.25-3" in err

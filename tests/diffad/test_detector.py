@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from certify.checks import InputError
+from certify.noise import gaussian_noise
+from diffad import load_detector
 from diffad.baselines.pixel_mean import PixelMean
 from diffad.baselines.pixel_nn import PixelNN
 
@@ -67,3 +70,34 @@ def test_fingerprint_tells_scores_apart_but_not_thresholds() -> None:
 def test_gradient_of_the_images_only() -> None:
     detector = PixelNN().fit(IMAGES.clone().requires_grad_())
     assert not any(tensor.requires_grad for tensor in detector.state_dict().values())
+
+
+def test_fitting_on_noise_shows_the_detector_keyed_copies_of_every_image() -> None:
+    detector = PixelNN().fit(IMAGES, seed=4, noise_sigma=0.25, noise_copies=2)
+    assert detector.bank.shape == (60, 16)
+    for copy, image in ((0, 0), (1, 29)):
+        noise = torch.from_numpy(gaussian_noise(4, image, "fit", copy, (1, 4, 4)))
+        expected = (IMAGES[image].double() + 0.25 * noise).float().flatten()
+        torch.testing.assert_close(detector.bank[30 * copy + image], expected)
+    assert float(detector.bank.min()) < 0.0  # noise is not clipped
+    assert detector.fit_info == {"images": 30, "seed": 4, "noise_sigma": 0.25, "noise_copies": 2}
+    same, other = (PixelNN().fit(IMAGES, seed=s, noise_sigma=0.25, noise_copies=2) for s in (4, 5))
+    assert detector.fingerprint() == same.fingerprint() != other.fingerprint()
+
+
+def test_fit_noise_is_saved(tmp_path: Path) -> None:
+    PixelMean().fit(IMAGES, noise_sigma=0.25).save_pretrained(tmp_path)
+    info = load_detector(tmp_path).fit_info
+    assert info == {"images": 30, "seed": 0, "noise_sigma": 0.25, "noise_copies": 1}
+    assert [type(info[key]) for key in ("seed", "noise_sigma")] == [int, float]
+
+
+def test_images_are_checked_before_noise_and_noise_options_by_name() -> None:
+    with pytest.raises(InputError, match=r"train: values in"):
+        PixelMean().fit(IMAGES + 1.0, noise_sigma=0.25)
+    with pytest.raises(InputError, match="noise_sigma"):
+        PixelMean().fit(IMAGES, noise_sigma=0.0)
+    with pytest.raises(InputError, match="at least 1"):
+        PixelMean().fit(IMAGES, noise_sigma=0.25, noise_copies=0)
+    with pytest.raises(InputError, match="without noise_sigma"):
+        PixelMean().fit(IMAGES, noise_copies=2)

@@ -11,6 +11,7 @@ from diffad import sources
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
 from diffad.data import load_data
+from diffad.evaluation import score_name_of
 from diffad.manifest import describe_data
 from diffad.sources import SourceOptions, at_sigma, config_path, default_class, load_sources, parse_radii
 
@@ -59,6 +60,16 @@ def test_a_name_is_fitted_on_the_train_part(split) -> None:
     assert default_class("digits", None) == "8"
     assert default_class("digits", "2") == "2"
     assert default_class("mnist", None) is None
+
+
+def test_a_name_is_fitted_on_noise_where_asked(split, trained) -> None:
+    options = SourceOptions(detector="pixel_nn", normal_class="3", data_seed=5, fit_sigma=0.25, fit_copies=2)
+    detector, _ = load_sources(options)
+    expected = PixelNN().fit(split.train.images, noise_sigma=0.25, noise_copies=2)
+    assert detector.fingerprint() == expected.fingerprint()
+    assert score_name_of(detector, "input") == "fit_sigma=0.25"
+    with pytest.raises(InputError, match=r"--fit_sigma: .* is fitted already"):
+        load_sources(SourceOptions(detector=str(trained), fit_sigma=0.25))
 
 
 def test_images_of_another_size_are_refused(trained) -> None:
