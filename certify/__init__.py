@@ -31,8 +31,11 @@ from certify.confidence import (
 )
 from certify.metrics import auroc, average_precision, fpr_at_tpr, rate_interval, tpr_fpr_at_threshold
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
+from certify.smoothed_sum import SmoothedSum, level_seed
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
+from certify.sums import NoiseLevel, certify_sum, sum_bounds, sum_radius, sum_scores
+from certify.sure import sure_score
 from certify.text import ceil_text, floor_text
 from certify.types import SIDES, ScoreBounds, Side
 from certify.uncertainty import (
@@ -57,10 +60,12 @@ __all__ = [
     "ConfidenceMethod",
     "Estimate",
     "InputError",
+    "NoiseLevel",
     "ScoreBounds",
     "ScoreStore",
     "Side",
     "SmoothedDetector",
+    "SmoothedSum",
     "Way",
     "all_infinite",
     "alpha_per_image",
@@ -72,6 +77,7 @@ __all__ = [
     "ceil_text",
     "certified_radius",
     "certify_scores",
+    "certify_sum",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "delong_interval",
@@ -82,6 +88,7 @@ __all__ = [
     "gaussian_noise",
     "hoeffding_lower",
     "invalid_draws",
+    "level_seed",
     "linf_reading",
     "lipschitz_bounds",
     "lipschitz_radius",
@@ -94,6 +101,10 @@ __all__ = [
     "predict_scores",
     "rate_interval",
     "sample_scores",
+    "sum_bounds",
+    "sum_radius",
+    "sum_scores",
+    "sure_score",
     "tpr_fpr_at_threshold",
     "tpr_fpr_confidence",
 ]
