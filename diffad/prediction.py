@@ -1,0 +1,232 @@
+"""Deciding one image at a time: normal, anomalous or abstain, with the certified radius and what it cost.
+
+Two rules, both with independent draws to guess the side and fresh ones to certify it (Cohen et al., ICML 2019):
+a fixed number of draws, which also says how far the decision holds; or a group-sequential test at one radius,
+which stops as soon as it knows. A decision that is returned differs from the smoothed detector's, or fails
+somewhere within its radius, with probability at most alpha over the noise. The noise must be new to whoever made
+the image: `fresh_seed`.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from certify.bounds import linf_reading
+from certify.certificate import Decision, certified_radius, lipschitz_radius
+from certify.checks import InputError, check_level, check_positive
+from certify.pool import DrawPool
+from certify.sequential import GroupSequentialPlan, default_looks, group_sequential_plan
+from certify.smoothing import SmoothedDetector
+from certify.types import FloatArray
+
+SELECTION = 100  # draws that guess the side, as Cohen et al. take them; never part of the certificate
+ABSTAIN = "abstain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How an image is decided.
+
+    Args:
+        seed: master key of the noise, in deployment a `fresh_seed()`.
+        alpha: probability that a returned decision or its radius is wrong, an image, over the noise.
+        n: draws of the fixed rule.
+        radius: L2 radius at which the sequential rule decides; None: the fixed rule.
+        max_samples: most draws of the sequential rule.
+    """
+
+    seed: int
+    alpha: float = 0.001
+    n: int = 1000
+    radius: float | None = None
+    max_samples: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range before anything is drawn."""
+        check_level(self.alpha)
+        if self.radius is not None:
+            check_positive(self.radius, "radius")
+        for name, least in (("n", 1), ("max_samples", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: got {getattr(self, name)}, need at least {least}")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image decided.
+
+    `decision` is `normal`, `anomalous` or `abstain`; `radius` (L2, [0, 1] pixel units; 0.0 where nothing is
+    certified) is how far it holds, `linf` the Linf ball inside; `score` estimates the smoothed score from the
+    certifying draws, None if some are NaN; `draws` are those that certify, `passes` all images scored.
+    """
+
+    image: str
+    decision: str
+    radius: float
+    linf: float
+    score: float | None
+    draws: int
+    invalid: int
+    passes: int
+    seconds: float
+
+
+def fresh_seed() -> int:
+    """Return a master key from the operating system's entropy, 63 bits: no image was made with it in mind."""
+    return secrets.randbits(63)
+
+
+def decide(
+    smoothed: SmoothedDetector,
+    image: Float[Tensor, "c h w"],
+    index: int,
+    rule: Rule,
+    *,
+    name: str = "",
+    probe: bool = True,
+) -> Prediction:
+    """Decide one image in [0, 1] at `smoothed.threshold_`.
+
+    `index` keys its noise: no two images of one seed may share it. `probe` checks first that images of a batch do
+    not influence each other; once for a detector is enough.
+    """
+    start = time.perf_counter()
+    if smoothed.threshold_ is None:
+        raise InputError("threshold_: not set; call calibrate on held-out normal images first")
+    if smoothed.base is None:
+        side, radius, scores, draws, passes = *_without_noise(smoothed, image, rule), 0, 1
+    else:
+        guesses = _pool(smoothed, image, index, rule, "select", min(smoothed.batch_size, SELECTION), probe)
+        guesses.extend({0: SELECTION})
+        side = _likelier(guesses.draws(0), smoothed.threshold_, smoothed.percentile)
+        pool = _pool(smoothed, image, index, rule, "predict", smoothed.batch_size, probe=False)
+        radius = (_at_radius if rule.radius is not None else _fixed)(smoothed, pool, side, rule)
+        scores = pool.draws(0)
+        draws, passes = len(scores), guesses.passes + pool.passes
+    return Prediction(
+        image=name,
+        decision=side if radius > 0.0 else ABSTAIN,
+        radius=radius,
+        linf=linf_reading(radius, image.numel()),
+        score=_estimate(scores, smoothed.percentile),
+        draws=draws,
+        invalid=int(np.isnan(scores).sum()),
+        passes=passes,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def plan_for(side: Decision, smoothed: SmoothedDetector, rule: Rule) -> GroupSequentialPlan:
+    """Return the test that certifies `side` at `rule.radius`: a vote's rate must exceed Phi(r / sigma -/+ Phi^-1(p)).
+
+    At r this is Theorem 1 of Chiang et al. (2020) read at one threshold; at the median both sides have Cohen's
+    rate Phi(r / sigma). Looks are whole batches, so that no draw is wasted.
+
+    Raises:
+        InputError: if `max_samples` votes in a row would not do.
+    """
+    assert rule.radius is not None
+    assert smoothed.sigma is not None
+    centre = float(ndtri(smoothed.percentile)) * (1.0 if side == "normal" else -1.0)
+    shifted = rule.radius / smoothed.sigma + centre
+    p0, complement = float(ndtr(shifted)), float(ndtr(-shifted))
+    looks = default_looks(
+        p0, rule.alpha, rule.max_samples, multiple=smoothed.batch_size, complement=complement
+    )
+    return group_sequential_plan(p0, rule.alpha, looks, complement=complement)
+
+
+def _pool(
+    smoothed: SmoothedDetector,
+    image: Tensor,
+    index: int,
+    rule: Rule,
+    purpose: str,
+    batch_size: int,
+    probe: bool,
+) -> DrawPool:
+    assert smoothed.base is not None
+    assert smoothed.sigma is not None
+    return DrawPool(
+        smoothed.base,
+        image[None],
+        [index],
+        sigma=smoothed.sigma,
+        seed=rule.seed,
+        purpose=purpose,
+        batch_size=batch_size,
+        device=smoothed.device,
+        name=type(smoothed.detector).__name__,
+        probe=probe,
+    )
+
+
+def _likelier(scores: FloatArray, threshold: float, percentile: float) -> Decision:
+    """Guess the side from draws that certify nothing: any guess is sound."""
+    return "normal" if (scores <= threshold).mean() >= percentile else "anomalous"
+
+
+def _fixed(smoothed: SmoothedDetector, pool: DrawPool, side: Decision, rule: Rule) -> float:
+    """Return the certified radius of `side` from n draws."""
+    assert smoothed.threshold_ is not None
+    assert smoothed.sigma is not None
+    pool.extend({0: rule.n})
+    options = (smoothed.threshold_, smoothed.sigma, rule.alpha, side)
+    radii = certified_radius(
+        pool.draws(0)[None], *options, lipschitz=smoothed.lipschitz, percentile=smoothed.percentile
+    )
+    return float(radii[0])
+
+
+def _at_radius(smoothed: SmoothedDetector, pool: DrawPool, side: Decision, rule: Rule) -> float:
+    """Return rule.radius if the group-sequential test certifies `side` there, else 0."""
+    assert rule.radius is not None
+    plan = plan_for(side, smoothed, rule)
+    for look, boundary, futility in zip(plan.looks, plan.boundaries, plan.futility, strict=True):
+        pool.extend({0: look})
+        votes = int(_votes(pool.draws(0), smoothed, side, rule.radius).sum())
+        if votes >= boundary:
+            return rule.radius
+        if look - votes >= futility:
+            break
+    return 0.0
+
+
+def _votes(
+    scores: FloatArray, smoothed: SmoothedDetector, side: Decision, radius: float
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return which draws speak for `side` with the margin L r of the split certificate; NaN never does."""
+    assert smoothed.threshold_ is not None
+    shift = smoothed.lipschitz * radius
+    if side == "anomalous":
+        line = math.nextafter(smoothed.threshold_ + shift, math.inf) if shift else smoothed.threshold_
+        return np.asarray(scores > line)
+    line = math.nextafter(smoothed.threshold_ - shift, -math.inf) if shift else smoothed.threshold_
+    return np.asarray(scores <= line)
+
+
+def _without_noise(
+    smoothed: SmoothedDetector, image: Tensor, rule: Rule
+) -> tuple[Decision, float, FloatArray]:
+    """Decide by the Lipschitz constant: exact, the same for every key."""
+    assert smoothed.threshold_ is not None
+    ends = smoothed.bounds(image[None], [0], [0.0]).at(0)
+    score = (ends.lower + ends.upper) / 2
+    side: Decision = "anomalous" if score[0] > smoothed.threshold_ else "normal"
+    radius = float(lipschitz_radius(ends.lower, ends.upper, smoothed.threshold_, smoothed.lipschitz, side)[0])
+    if rule.radius is not None:
+        radius = rule.radius if radius >= rule.radius else 0.0
+    return side, radius, score
+
+
+def _estimate(scores: FloatArray, percentile: float) -> float | None:
+    rank = max(1, math.ceil(round(percentile * len(scores), 9)))
+    return None if np.isnan(scores).any() else float(np.sort(scores)[rank - 1])
