@@ -1,5 +1,6 @@
 """Robustness statements about any anomaly score."""
 
+from certify.bands import band_bounds, band_width, mean_bounds
 from certify.bounds import (
     all_infinite,
     alpha_per_image,
@@ -29,6 +30,7 @@ from certify.confidence import (
     failure_count,
     tpr_fpr_confidence,
 )
+from certify.conformal import conformal_rank, robust_conformal_threshold
 from certify.metrics import auroc, average_precision, fpr_at_tpr, rate_interval, tpr_fpr_at_threshold
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
 from certify.smoothed_sum import SmoothedSum, level_seed
@@ -72,6 +74,8 @@ __all__ = [
     "auroc",
     "auroc_confidence",
     "average_precision",
+    "band_bounds",
+    "band_width",
     "bootstrap_interval",
     "bootstrap_test",
     "ceil_text",
@@ -80,6 +84,7 @@ __all__ = [
     "certify_sum",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "conformal_rank",
     "delong_interval",
     "delong_test",
     "failure_count",
@@ -94,12 +99,14 @@ __all__ = [
     "lipschitz_radius",
     "make_base",
     "max_radius",
+    "mean_bounds",
     "min_samples",
     "order_ranks",
     "percentile_scores",
     "placement_values",
     "predict_scores",
     "rate_interval",
+    "robust_conformal_threshold",
     "sample_scores",
     "sum_bounds",
     "sum_radius",
