@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,14 +41,16 @@ class Layout:
     columns: int
 
     @classmethod
-    def of(cls, scores: Scores, draws: int) -> Layout:
-        """Return the layout of scores (n,) or (n, columns), float32 or float64."""
-        if scores.dtype not in (np.float32, np.float64) or scores.ndim not in (1, 2):
+    def of(cls, chunks: Sequence[Scores]) -> Layout:
+        """Return the layout of chunks of scores, (draws,) or (draws, columns), float32 or float64."""
+        kinds = sorted({(str(scores.dtype), scores.shape) for scores in chunks})
+        dtype, shape = kinds[0]
+        if len(kinds) > 1 or dtype not in ("float32", "float64") or len(shape) not in (1, 2) or 0 in shape:
             raise InputError(
-                f"store: got {scores.dtype} scores of shape {scores.shape}, need float32 or float64, "
-                "(draws,) or (draws, columns)"
+                f"store: got {', '.join(f'{kind} {size}' for kind, size in kinds)}, need chunks of one kind, "
+                "float32 or float64, (draws,) or (draws, columns)"
             )
-        return cls(f"<f{scores.dtype.itemsize}", draws, 0 if scores.ndim == 1 else scores.shape[1])
+        return cls(f"<f{np.dtype(dtype).itemsize}", shape[0], 0 if len(shape) == 1 else shape[1])
 
     @property
     def record(self) -> np.dtype[Any]:

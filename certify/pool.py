@@ -223,12 +223,14 @@ class DrawPool:
         for place, row in enumerate(batch.rows):
             if row in batch.rows[:place]:
                 continue  # a repetition that fills the batch
-            own = scores[place * self.share : (place + 1) * self.share]
+            own = scores[place * self.share : (place + 1) * self.share].reshape(
+                len(batch.chunks), NOISE_CHUNK, *scores.shape[1:]
+            )
+            chunks = dict(zip(batch.chunks, own, strict=True))
             if self.store is not None:
-                self.store.put(self.indices[row], self._digests[row], batch.chunks, own)
-            for position, chunk in enumerate(batch.chunks):
-                part = own[position * NOISE_CHUNK : (position + 1) * NOISE_CHUNK]
-                self._scores[row].setdefault(chunk, part.copy())
+                self.store.put(self.indices[row], self._digests[row], chunks)
+            for chunk, drawn in chunks.items():
+                self._scores[row].setdefault(chunk, drawn)
 
     def _load(self) -> None:
         assert self.store is not None
@@ -268,7 +270,7 @@ class DrawPool:
                 f"score: got {got} for {len(noisy)} images, need a tensor ({len(noisy)},), one score an image"
             )
         exact = scores if scores.dtype == torch.float64 else scores.to(torch.float32)
-        return exact.cpu().numpy()
+        return np.array(exact.cpu().numpy())  # not a view that keeps the batch of images alive
 
 
 def check_indices(indices: Sequence[int], count: int) -> list[int]:

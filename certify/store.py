@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,25 +91,18 @@ class ScoreStore:
             leading.append(kept[len(leading)])
         return np.concatenate(leading).astype(np.float64) if leading else None
 
-    def put(self, image_index: int, digest: str, chunks: range, scores: Scores) -> None:
-        """Append the scores of the noise chunks `chunks` of an image, all in one write; those kept are skipped.
+    def put(self, image_index: int, digest: str, chunks: Mapping[int, Scores]) -> None:
+        """Append noise chunks of an image by their number, all in one write; those kept are skipped.
 
         Raises:
-            InputError: if the chunks do not divide the scores evenly, or the scores differ in kind from those kept.
+            InputError: if the chunks differ in kind from those kept.
         """
-        size, rest = divmod(len(scores), len(chunks))
-        if rest or not size:
-            raise InputError(f"store: got {len(scores)} scores for {chunks} of image {image_index}")
-        layout = Layout.of(scores, size)
-        self._agree(layout, self.folder)
         kept = self._chunks(image_index, digest)
-        new = {
-            chunk: np.array(scores[position * size : (position + 1) * size])
-            for position, chunk in enumerate(chunks)
-            if chunk not in kept
-        }
+        new = {chunk: scores for chunk, scores in chunks.items() if chunk not in kept}
         if not new:
             return
+        layout = Layout.of(list(new.values()))
+        self._agree(layout, self.folder)
         records = layout.records(image_index, digest, new)
         try:
             if self._own is None:

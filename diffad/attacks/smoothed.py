@@ -169,7 +169,7 @@ def estimate(
         device=smoothed.device,
         grid=smoothed.grid,
         label=f"{purpose} attack",
-        probe=False,  # two batches a call, and `smoothed.score` has asked
+        probe=False,  # two batches a call: left to `smoothed.score` and the certificate
     )
     return percentile_scores(scores, smoothed.percentile)
 

@@ -17,15 +17,22 @@ def some_scores(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=n).astype(np.float32)
 
 
+def some_chunks(*numbers: int) -> dict[int, np.ndarray]:
+    return {number: some_scores(50, number) for number in numbers}
+
+
+def joined(*numbers: int) -> np.ndarray:
+    return np.concatenate([some_scores(50, number) for number in numbers])
+
+
 def test_scores_come_back_in_the_order_of_their_chunks(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path, CONFIG)
-    scores = some_scores(300)
     assert store.get(3, A) is None
-    store.put(3, A, range(2, 6), scores[100:])
+    store.put(3, A, some_chunks(2, 3, 4, 5))
     assert store.get(3, A) is None  # the first chunks are not there yet
-    store.put(3, A, range(2), scores[:100])
+    store.put(3, A, some_chunks(0, 1))
     again = ScoreStore(tmp_path, dict(reversed(CONFIG.items())))
-    assert np.array_equal(again.get(3, A), scores)
+    assert np.array_equal(again.get(3, A), joined(*range(6)))
     assert list(again.chunks(3, A)) == [2, 3, 4, 5, 0, 1]
     assert again.hash == store.hash == config_hash(CONFIG)
 
@@ -34,12 +41,12 @@ def test_columns_and_their_precision_are_kept(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path, CONFIG)
     scores = np.random.default_rng(0).normal(size=(100, 3))
     scores[7, 1], scores[8, 2] = np.nan, -np.inf
-    store.put(0, A, range(2), scores)
+    store.put(0, A, {0: scores[:50], 1: scores[50:]})
     kept = ScoreStore(tmp_path, CONFIG).get(0, A)
     assert np.array_equal(kept, scores, equal_nan=True)
-    for other in (scores[:, :2], scores.astype(np.float32), scores[:, 0]):
+    for other in (scores[:50, :2], scores[:50].astype(np.float32), scores[:50, 0], scores[:25]):
         with pytest.raises(InputError, match="where the store holds"):
-            store.put(0, A, range(2), other)
+            store.put(0, A, {2: other})
 
 
 def test_appending_writes_the_new_records_and_nothing_else(tmp_path: Path) -> None:
@@ -47,30 +54,30 @@ def test_appending_writes_the_new_records_and_nothing_else(tmp_path: Path) -> No
     store = ScoreStore(tmp_path, CONFIG)
     sizes = []
     for block in range(5):
-        store.put(0, A, range(4 * block, 4 * block + 4), some_scores(200))
+        store.put(0, A, some_chunks(*range(4 * block, 4 * block + 4)))
         sizes.append((tmp_path / LOG).stat().st_size)
     assert sizes == [32 + 4 * 224 * (block + 1) for block in range(5)]
-    store.put(0, A, range(20), some_scores(1000))
+    store.put(0, A, some_chunks(*range(20)))
     assert (tmp_path / LOG).stat().st_size == sizes[-1]  # what is kept is not written again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", LOG]
 
 
 def test_several_writers_are_read_together(tmp_path: Path) -> None:
     first, second = ScoreStore(tmp_path, CONFIG), ScoreStore(tmp_path, CONFIG)
-    first.put(0, A, range(1), some_scores(50, 0))
-    second.put(1, B, range(1), some_scores(50, 1))
+    first.put(0, A, some_chunks(0))
+    second.put(1, B, some_chunks(0))
     assert first.get(1, B) is None
     first.refresh()
-    assert np.array_equal(first.get(1, B), some_scores(50, 1))
-    second.put(1, B, range(1, 2), some_scores(50, 2))
+    assert np.array_equal(first.get(1, B), joined(0))
+    second.put(1, B, some_chunks(1))
     first.refresh()
-    assert len(first.get(1, B)) == 100
+    assert np.array_equal(first.get(1, B), joined(0, 1))
     assert {path.name for path in tmp_path.glob("*.bin")} == {LOG, "scores-00001.bin"}
 
 
 def test_a_torn_tail_is_not_there_wherever_it_was_torn(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path / "whole", CONFIG)
-    store.put(0, A, range(3), some_scores(150))
+    store.put(0, A, some_chunks(0, 1, 2))
     whole = (tmp_path / "whole" / LOG).read_bytes()
     torn = tmp_path / "torn"
     for size in (*range(40), 32 + 223, 32 + 224, 32 + 2 * 224 + 1, len(whole) - 1):
@@ -79,14 +86,14 @@ def test_a_torn_tail_is_not_there_wherever_it_was_torn(tmp_path: Path) -> None:
         again = ScoreStore(torn, CONFIG)
         kept = again.get(0, A)
         assert (0 if kept is None else len(kept)) == 50 * max(0, (size - 32) // 224)
-        again.put(0, A, range(3), some_scores(150))  # goes on in a file of its own
-        assert np.array_equal(ScoreStore(torn, CONFIG).get(0, A), some_scores(150))
+        again.put(0, A, some_chunks(0, 1, 2))  # goes on in a file of its own
+        assert np.array_equal(ScoreStore(torn, CONFIG).get(0, A), joined(0, 1, 2))
         for file in torn.glob("*.bin"):
             file.unlink()
 
 
 def test_a_damaged_record_is_left_out_and_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ScoreStore(tmp_path, CONFIG).put(0, A, range(3), some_scores(150))
+    ScoreStore(tmp_path, CONFIG).put(0, A, some_chunks(0, 1, 2))
     log = tmp_path / LOG
     content = bytearray(log.read_bytes())
     content[32 + 224 + 100] ^= 1
@@ -104,7 +111,7 @@ def test_a_file_that_is_no_log_of_this_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a log"):
         ScoreStore(tmp_path, CONFIG)
     other = ScoreStore(tmp_path / "other", CONFIG | {"seed": 1})
-    other.put(0, A, range(1), some_scores(50))
+    other.put(0, A, some_chunks(0))
     (tmp_path / LOG).write_bytes((tmp_path / "other" / LOG).read_bytes())
     with pytest.raises(InputError, match="another configuration"):
         ScoreStore(tmp_path, CONFIG)
@@ -126,20 +133,26 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path, change, messag
 
 def test_another_image_is_refused(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path, CONFIG)
-    store.put(0, A, range(1), some_scores(50))
+    store.put(0, A, some_chunks(0))
     for look in (store, ScoreStore(tmp_path, CONFIG)):
         with pytest.raises(InputError, match="another image"):
             look.get(0, B)
         with pytest.raises(InputError, match="another image"):
-            look.put(0, B, range(1, 2), some_scores(50))
+            look.put(0, B, some_chunks(1))
 
 
 @pytest.mark.parametrize(
-    "scores", [np.zeros(49, np.float32), np.zeros(0, np.float32), np.zeros((100, 2, 2), np.float32)]
+    "chunks",
+    [
+        {0: np.zeros(50, np.float16)},
+        {0: np.zeros((50, 2, 2), np.float32)},
+        {0: np.zeros(0, np.float32)},
+        {0: np.zeros(50, np.float32), 1: np.zeros(49, np.float32)},
+    ],
 )
-def test_scores_that_do_not_fit_their_chunks_are_refused(tmp_path: Path, scores: np.ndarray) -> None:
-    with pytest.raises(InputError, match="store: got"):
-        ScoreStore(tmp_path, CONFIG).put(0, A, range(2), scores)
+def test_chunks_of_another_kind_are_refused(tmp_path: Path, chunks: dict[int, np.ndarray]) -> None:
+    with pytest.raises(InputError, match="need chunks of one kind"):
+        ScoreStore(tmp_path, CONFIG).put(0, A, chunks)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -152,7 +165,7 @@ def test_a_full_disk_is_one_line_and_the_next_write_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ScoreStore(tmp_path, CONFIG)
-    store.put(0, A, range(1), some_scores(50, 0))
+    store.put(0, A, some_chunks(0))
 
     def half(path: Path, records: bytes) -> None:
         with path.open("ab") as file:
@@ -162,7 +175,7 @@ def test_a_full_disk_is_one_line_and_the_next_write_goes_elsewhere(
     with monkeypatch.context() as patch:
         patch.setattr("certify.store.append_records", half)
         with pytest.raises(InputError, match="No space left on device"):
-            store.put(0, A, range(1, 2), some_scores(50, 1))
+            store.put(0, A, some_chunks(1))
     assert len(store.get(0, A)) == 50
-    store.put(0, A, range(1, 2), some_scores(50, 1))
+    store.put(0, A, some_chunks(1))
     assert len(ScoreStore(tmp_path, CONFIG).get(0, A)) == 100
