@@ -2,9 +2,8 @@
 
 The level is spent over looks fixed beforehand (Lan and DeMets, Biometrika 1983), and the boundary of each
 look comes from the exact binomial law of the draws that no earlier look has rejected. Certificates draw until
-such a test decides: successes are votes for a decision, or draws on one side of a quantile. One test serves
-two questions: whether a rate exceeds p0 (`run_plan`), and which order statistics bound a quantile at every
-look at once (`sequential_ranks`).
+such a test decides: successes are votes for a decision, or draws on one side of a quantile
+(`certify.sequential_ranks`).
 
 Rounding: every mass is a sum of non-negative terms, so its relative error stays below ROUNDING, by which it
 is enlarged; mass that is cut off is charged to the level. Nothing is convolved by FFT.
@@ -20,10 +19,9 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from certify.checks import InputError, check_level, check_probability, check_rate
+from certify.checks import InputError, check_level, check_rate
 from certify.types import FloatArray
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -174,34 +172,6 @@ def fewest_draws(p0: float, alpha: float, *, complement: float | None = None) ->
     return math.ceil(math.log(alpha) / math.log1p(-complement) * (1.0 - 1e-14))
 
 
-def sequential_ranks(
-    looks: Sequence[int], percentile: float, shift: float, alpha: float, *, spending_power: float = 0.4
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return at each look the ranks that bound a smoothed percentile under a shift of r / sigma.
-
-    The sequential counterpart of `shifted_ranks`. With the first n_k draws sorted, z_(1) <= ..., the bounds
-    lower_k = z_(lower rank) and upper_k = z_(upper rank) satisfy, with probability at least 1 - alpha each,
-    lower_k <= h_{p_l} (resp. h_{p_u} <= upper_k) *at all looks together*, for every distribution, atoms
-    included. So the largest lower_k so far is a bound of level alpha under any stopping rule. Ranks 0 and
-    n_k + 1 stand for "none", a bound at -inf and +inf.
-
-    Proof. Let h = h_q, q = p_l. Call a draw above h a success; its rate is 1 - F(h) <= 1 - q = p0, since F(h)
-    >= q. The lower rank is n_k - b_k + 1, with b_k the boundary of the plan for p0. Then z_(n_k - b_k + 1) >
-    h exactly if at least b_k of the first n_k draws are successes, which the plan allows at any look with
-    probability at most alpha in all. Upper side, q = p_u: call a draw below h a success; its rate is F(h-) <=
-    q = p0, and z_(b_k) < h exactly if there are at least b_k successes.
-    """
-    check_probability(percentile, "percentile")
-    if not (math.isfinite(shift) and shift >= 0.0):
-        raise InputError(f"shift: got {shift}, need a finite r / sigma of at least 0")
-    centre = float(ndtri(percentile)) if percentile != 0.5 else 0.0
-    options = {"spending_power": spending_power, "futility": 0.0}
-    above = _shifted_plan(-centre, shift, alpha, looks, options)
-    below = _shifted_plan(centre, shift, alpha, looks, options)
-    lower = tuple(n - b + 1 for n, b in zip(above.looks, above.boundaries, strict=True))
-    return lower, below.boundaries
-
-
 def run_plan(plan: GroupSequentialPlan, successes: Any) -> SequentialOutcome:
     """Apply a plan to sequences of draws.
 
@@ -268,11 +238,3 @@ def _binomial(n: int, rate: float, tail: float) -> tuple[FloatArray, int, float]
     low, high = (int(np.clip(np.nan_to_num(f(tail, n, rate)), 0, n)) for f in (binom.ppf, binom.isf))
     lost = float(binom.cdf(low - 1, n, rate) + binom.sf(high, n, rate))
     return np.asarray(binom.pmf(np.arange(low, high + 1), n, rate)), low, lost
-
-
-def _shifted_plan(
-    centre: float, shift: float, alpha: float, looks: Sequence[int], options: dict[str, float]
-) -> GroupSequentialPlan:
-    """Return the plan for p0 = Phi(centre + shift), whose complement keeps its digits near 1."""
-    p0, complement = float(ndtr(centre + shift)), float(ndtr(-centre - shift))
-    return group_sequential_plan(p0, alpha, looks, complement=complement, **options)

@@ -18,7 +18,6 @@ from certify.sequential import (
     fewest_draws,
     group_sequential_plan,
     run_plan,
-    sequential_ranks,
 )
 
 LOOKS = (40, 100, 250, 600, 1000, 2000)
@@ -177,58 +176,6 @@ def test_digits_near_one_are_kept_by_the_complement() -> None:
     assert failures[0] == -1
     assert failures[1] == int(binom.ppf(alpha, looks[1], rate)) - 1 >= 0
     assert plan.spent == pytest.approx(float(binom.cdf(failures[1], looks[1], rate)), rel=1e-8)
-
-
-def running_bounds(
-    draws: np.ndarray, looks: tuple[int, ...], ranks: tuple[int, ...], side: str
-) -> np.ndarray:
-    """The best bound of each row of draws after all looks, from the definition."""
-    sign = 1.0 if side == "lower" else -1.0
-    best = np.full(len(draws), -np.inf)
-    for look, rank in zip(looks, ranks, strict=True):
-        if 1 <= rank <= look:
-            best = np.maximum(best, sign * np.sort(draws[:, :look], axis=1)[:, rank - 1])
-    return sign * best
-
-
-@pytest.mark.parametrize("masses", [(0.5, 0.25, 0.25), (0.2, 0.5, 0.3), (0.05, 0.05, 0.9)])
-@pytest.mark.parametrize("alpha", [0.2, 0.05])
-def test_ranks_cover_exactly_over_all_looks_with_atoms(masses: tuple[float, ...], alpha: float) -> None:
-    """All 3^9 sequences of a score on three atoms: the running bound misses its quantile rarely enough."""
-    looks, percentile = (3, 5, 9), 0.5
-    draws = np.stack(np.meshgrid(*[[0.0, 1.0, 2.0]] * 9, indexing="ij"), axis=-1).reshape(-1, 9)
-    weights = np.prod(np.asarray(masses)[draws.astype(int)], axis=1)
-    for shift in (0.0, 0.4):
-        lower, upper = sequential_ranks(looks, percentile, shift, alpha)
-        low, high = running_bounds(draws, looks, lower, "lower"), running_bounds(draws, looks, upper, "upper")
-        for bound, quantile, wrong in (
-            (low, ndtr(-shift), np.greater),
-            (high, ndtr(shift), np.less),
-        ):
-            truth = float(np.searchsorted(np.cumsum(masses) + 1e-12, quantile))
-            assert weights[wrong(bound, truth)].sum() <= alpha
-            assert np.isfinite(bound).any()
-
-
-def test_ranks_of_a_continuous_score_miss_with_exactly_the_level_spent() -> None:
-    """Where no draw ties, the union over the looks misses at the plan's own level: nothing is given away."""
-    looks, alpha = (20, 45, 80), 0.05
-    for percentile, shift in ((0.5, 0.0), (0.5, 0.3), (0.7, 0.2)):
-        lower, upper = sequential_ranks(looks, percentile, shift, alpha)
-        centre = {0.5: 0.0, 0.7: 0.5244005127080407}[percentile]
-        for ranks, rate in (
-            (tuple(n - k + 1 for n, k in zip(looks, lower, strict=True)), float(ndtr(shift - centre))),
-            (upper, float(ndtr(shift + centre))),
-        ):
-            missed = sum(rejections(looks, ranks, rate))
-            assert 0.5 * alpha < missed <= alpha
-            assert missed == pytest.approx(group_sequential_plan(rate, alpha, looks).spent, rel=1e-6)
-
-
-def test_ranks_mirror_each_other_at_the_median() -> None:
-    looks = default_looks(0.54, 1e-5, 10_000, multiple=50)
-    lower, upper = sequential_ranks(looks, 0.5, 0.1, 1e-5)
-    assert [n + 1 - k for n, k in zip(looks, lower, strict=True)] == list(upper)
 
 
 def test_plans_are_fast_and_cached() -> None:
