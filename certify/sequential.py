@@ -160,9 +160,9 @@ def default_looks(
     fewest = fewest_draws(p0, alpha, complement=complement)
     if fewest > max_samples:
         raise InputError(f"max_samples: got {max_samples}, need at least {fewest} draws to exceed {p0:.6g}")
-    steps = np.geomspace(fewest, max_samples, count).round().astype(np.int64)
+    steps = np.geomspace(max_samples, fewest, count).round().astype(np.int64)
     raised = np.minimum(-(-steps // multiple) * multiple, max_samples)
-    return tuple(int(look) for look in np.unique(np.append(raised, max_samples)))
+    return tuple(int(look) for look in np.unique(raised))
 
 
 def fewest_draws(p0: float, alpha: float, *, complement: float | None = None) -> int:

@@ -153,6 +153,7 @@ def test_default_looks_rise_to_the_last_draw() -> None:
         assert looks[-1] == samples
         assert all(a < b for a, b in pairwise(looks))
         assert len(looks) <= 20
+    assert default_looks(ONE_SIGMA[0], 0.001, 10_000, 1) == (10_000,)
     rounded = default_looks(ONE_SIGMA[0], 0.001, 10_020, multiple=50)
     assert all(look % 50 == 0 for look in rounded[:-1])
     assert rounded[-1] == 10_020
