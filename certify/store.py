@@ -83,6 +83,10 @@ class ScoreStore:
         """
         return dict(self._chunks(image_index, digest)) if image_index in self._kept else {}
 
+    def digests(self) -> dict[int, str]:
+        """Return the digest of each image kept, by index: as much of it as a log holds, which `get` accepts."""
+        return {image_index: key for image_index, (key, _) in sorted(self._kept.items())}
+
     def get(self, image_index: int, digest: str) -> FloatArray | None:
         """Return the scores kept for an image without a gap, (draws,) or (draws, columns), or None."""
         kept = self.chunks(image_index, digest)
