@@ -1,17 +1,9 @@
-"""DrawPool: the noisy scores of a set of images, drawn as far as they are asked for.
-
-A forward batch always has the full batch size, because float32 results depend on the shape of a batch, and holds
-consecutive noise chunks of one image, or of `images_per_batch` images of consecutive indices. Which chunks share a
-batch, and where they stand in it, is a function of image index, chunk number and these two options: not of n, of the
-order of the images, of how many processes share the work, or of a resume in between.
-"""
+"""DrawPool: the noisy scores of a set of images, drawn as far as they are asked for."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +13,7 @@ from torch import Tensor
 
 from certify.ahead import made_ahead
 from certify.checks import InputError, check_choice, check_images, check_positive
+from certify.composition import Batch, Composition, check_indices
 from certify.console import progress
 from certify.log import Scores, image_digest
 from certify.noise import NOISE_CHUNK, PURPOSES, add_noise, gaussian_noise, noise_chunk_count, to_grid
@@ -53,14 +46,6 @@ def sampling_config(
     }
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One forward pass: noise chunks `chunks` of each row of `rows`, which may repeat a row to fill the batch."""
-
-    rows: tuple[int, ...]
-    chunks: range
-
-
 class DrawPool:
     """Noisy scores of some images, extended on demand; see `sample_scores` for one fixed n.
 
@@ -71,10 +56,10 @@ class DrawPool:
         sigma: standard deviation of the noise, in pixel units of [0, 1].
         seed: master key, >= 0.
         purpose: one of PURPOSES.
-        batch_size: images a forward pass, a multiple of images_per_batch * NOISE_CHUNK; batches are filled with draws
-            beyond those asked for, so ask for multiples of batch_size / images_per_batch.
-        images_per_batch: images whose draws share a forward pass: those with equal index // images_per_batch. More
-            than one serves few draws an image on a large batch.
+        batch_size: images a forward pass, a multiple of images_per_batch * NOISE_CHUNK; a batch is always full, if
+            need be with draws beyond those asked for, so ask for multiples of `draws_per_batch`.
+        images_per_batch: images whose draws share a forward pass (`certify.composition`). More than one serves few
+            draws an image on a large batch.
         device: where `base` computes.
         store: keeps what was drawn and returns what is kept; its configuration must hold `sampling_config(...)`.
         grid: integer noise for 8-bit images; see `certify.noise`.
@@ -114,11 +99,11 @@ class DrawPool:
             check_positive(sigma, "sigma"),
             check_choice(purpose, tuple(PURPOSES), "purpose"),
         )
-        self.batch_size, self.share = batch_size, _share(batch_size, images_per_batch)
+        self.batch_size = batch_size
+        self._composition = Composition.of(self.indices, batch_size, images_per_batch)
         self.base, self.seed, self.device, self.grid = base, seed, device, grid
         self.store, self.label, self.name = store, label, name
         self.shard = _check_shard(shard, store)
-        self._groups = _groups(self.indices, images_per_batch)
         self._asked = [0] * len(self.indices)
         self._planned: dict[Batch, None] = {}
         self.probed = not probe
@@ -152,7 +137,9 @@ class DrawPool:
                 )
             self._asked[row] = max(self._asked[row], n)
         # Fixed by the targets, not by what is there already: every process sees the same list.
-        batches = list(dict.fromkeys(batch for row, n in targets.items() for batch in self._batches(row, n)))
+        batches = list(
+            dict.fromkeys(batch for row, n in targets.items() for batch in self._composition.batches(row, n))
+        )
         self._planned.update(dict.fromkeys(batches))
         self._draw(
             batch
@@ -189,14 +176,24 @@ class DrawPool:
         return np.stack([self.draws(row)[:n] for row in rows])
 
     @property
+    def draws_per_batch(self) -> int:
+        """Draws that an image has in a forward batch; asking for multiples of it wastes none."""
+        return self._composition.draws_per_batch
+
+    def redraw(self, row: int, chunk: int) -> Scores:
+        """Score one noise chunk of a row once more, in the batch that it was or would be drawn in; nothing is kept.
+
+        On one kind of processor the scores are those that `extend` draws, to the bit: how a third party checks a store.
+        """
+        drawn = self._composition.batches(row, (chunk + 1) * NOISE_CHUNK)
+        batch = next(batch for batch in drawn if chunk in batch.chunks)
+        start = batch.rows.index(row) * self.draws_per_batch + batch.chunks.index(chunk) * NOISE_CHUNK
+        return self._score(*self._noisy(batch))[start : start + NOISE_CHUNK]
+
+    @property
     def passes(self) -> int:
         """Forward passes (images scored) that the draws asked for cost, by all processes and earlier runs together."""
         return len(self._planned) * self.batch_size
-
-    def _batches(self, row: int, n: int) -> Iterable[Batch]:
-        chunks = self.share // NOISE_CHUNK
-        for block in range(math.ceil(n / self.share)):
-            yield Batch(self._groups[row], range(block * chunks, (block + 1) * chunks))
 
     def _lacks(self, batch: Batch, targets: Mapping[int, int]) -> bool:
         return any(
@@ -223,7 +220,7 @@ class DrawPool:
         for place, row in enumerate(batch.rows):
             if row in batch.rows[:place]:
                 continue  # a repetition that fills the batch
-            own = scores[place * self.share : (place + 1) * self.share].reshape(
+            own = scores[place * self.draws_per_batch : (place + 1) * self.draws_per_batch].reshape(
                 len(batch.chunks), NOISE_CHUNK, *scores.shape[1:]
             )
             chunks = dict(zip(batch.chunks, own, strict=True))
@@ -256,7 +253,7 @@ class DrawPool:
                 noise = gaussian_noise(self.seed, self.indices[row], self.purpose, chunk, shape)
                 noisy[start : start + NOISE_CHUNK] = add_noise(pixels, noise, self.sigma, self.grid)
                 start += NOISE_CHUNK
-        return (clean if len(clean) == 1 else clean.repeat(self.share, axis=0)), noisy
+        return (clean if len(clean) == 1 else clean.repeat(self.draws_per_batch, axis=0)), noisy
 
     def _score(self, clean: Images, noisy: Images) -> Scores:
         """Return the scores of a batch in float32, or in float64 if that is what `base` returns."""
@@ -271,45 +268,6 @@ class DrawPool:
             )
         exact = scores if scores.dtype == torch.float64 else scores.to(torch.float32)
         return np.array(exact.cpu().numpy())  # not a view that keeps the batch of images alive
-
-
-def check_indices(indices: Sequence[int], count: int) -> list[int]:
-    """Return image indices as a list of ints >= 0, one an image."""
-    array = np.asarray(indices)
-    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer) or (array < 0).any():
-        raise InputError(
-            f"indices: got {array.dtype} of shape {array.shape}, need {count} integers of at least 0"
-        )
-    return [int(index) for index in array]
-
-
-def _share(batch_size: int, images_per_batch: int) -> int:
-    """Return the draws that each image has in a batch."""
-    if images_per_batch < 1:
-        raise InputError(f"images_per_batch: got {images_per_batch}, need at least 1")
-    least = images_per_batch * NOISE_CHUNK
-    if batch_size < 1 or batch_size % least:
-        raise InputError(
-            f"batch_size: got {batch_size}, need a multiple of {least}, the size of a noise chunk"
-            + (f" for each of {images_per_batch} images" if images_per_batch > 1 else "")
-        )
-    return batch_size // images_per_batch
-
-
-def _groups(indices: list[int], images_per_batch: int) -> list[tuple[int, ...]]:
-    """Return for each row the rows of its batches; where an index is missing the group's first image stands in."""
-    if images_per_batch == 1:
-        return [(row,) for row in range(len(indices))]
-    if len(set(indices)) < len(indices):
-        raise InputError("indices: got an index twice; several images a batch need each index once")
-    rows = {index: row for row, index in enumerate(indices)}
-    groups = []
-    for index in indices:
-        first = index // images_per_batch * images_per_batch
-        members = [rows.get(first + place) for place in range(images_per_batch)]
-        filler = next(row for row in members if row is not None)
-        groups.append(tuple(filler if row is None else row for row in members))
-    return groups
 
 
 def _check_shard(shard: Shard | None, store: ScoreStore | None) -> Shard | None:

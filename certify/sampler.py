@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from certify.composition import check_indices
 from certify.noise import NOISE_CHUNK, PURPOSES, gaussian_noise, noise_chunk_count
-from certify.pool import DrawPool, NoisyScore, check_indices, sampling_config
+from certify.pool import DrawPool, NoisyScore, sampling_config
 from certify.shards import Shard
 from certify.store import ScoreStore
 from certify.types import FloatArray

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from certify.checks import InputError
+from certify.probe import check_uncoupled
+
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def norms(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    return np.linalg.norm((noisy - clean).reshape(len(noisy), -1), axis=1)
+
+
+def scaled_by_the_extremes(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    scores = norms(clean, noisy)
+    return (scores - scores.min()) / (scores.max() - scores.min())
+
+
+COUPLED: dict[str, Score] = {
+    "mean": lambda clean, noisy: norms(clean, noisy - noisy.mean(axis=0)),
+    "extremes": scaled_by_the_extremes,
+    "first": lambda clean, noisy: norms(clean, noisy) / norms(clean, noisy)[0],
+    "last": lambda clean, noisy: norms(clean, noisy) - norms(clean, noisy)[-1],
+    "rank": lambda clean, noisy: norms(clean, noisy).argsort().argsort().astype(np.float32),
+    # unmoved if the mates were only turned round and inverted
+    "deviation": lambda clean, noisy: norms(clean, noisy) / np.abs(noisy - 0.5).mean(),
+    "one column of two": lambda clean, noisy: np.stack(
+        [norms(clean, noisy), norms(clean, noisy - noisy.mean(axis=0))], axis=1
+    ),
+    "nan": lambda clean, noisy: norms(clean, noisy) + (np.nan if noisy[0].sum() < 0.0 else 0.0),
+}
+
+
+def batch(size: int, images: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(size)
+    clean = np.repeat(generator.random((images, 1, 3, 3)), size // images, axis=0).astype(np.float32)
+    noisy = clean + 0.3 * generator.normal(size=(size, 1, 3, 3)).astype(np.float32)
+    return (clean[:1] if images == 1 else clean), noisy
+
+
+@pytest.mark.parametrize("size", [50, 100, 250])
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("name", COUPLED)
+def test_coupled_scores_are_refused(name: str, size: int, images: int) -> None:
+    clean, noisy = batch(size, images)
+    if name == "nan":
+        noisy[-1] = 3.0  # turned round and inverted, the first
+    with pytest.raises(InputError, match="toy: scores of one image depend on the other images of its batch"):
+        check_uncoupled(COUPLED[name], clean, noisy, "toy")
+
+
+def partly_invalid(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    scores = norms(clean, noisy)
+    return np.where(scores > 1.0, np.nan, np.where(scores > 0.9, -np.inf, scores))
+
+
+def rounded_at_random(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """Order of sums in the last bits, as on a busy GPU, around zero too."""
+    noise = np.random.default_rng(int(1e6 * abs(noisy[0].sum()))).normal(size=len(noisy))
+    return norms(clean, noisy) - 0.9 + 1e-7 * noise
+
+
+@pytest.mark.parametrize("score", [norms, partly_invalid, rounded_at_random])
+@pytest.mark.parametrize("images", [1, 2])
+def test_scores_of_single_images_pass(score: Score, images: int) -> None:
+    check_uncoupled(score, *batch(100, images), "toy")
+
+
+def test_the_shape_and_the_place_in_the_batch_stay_and_the_mates_all_change() -> None:
+    seen: list[np.ndarray] = []
+
+    def recording(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+        seen.append(noisy.copy())
+        return norms(clean, noisy)
+
+    check_uncoupled(recording, *batch(100), "toy")
+    before, after = seen
+    assert before.shape == after.shape
+    assert before.dtype == after.dtype == np.float32
+    same = (before == after).all(axis=(1, 2, 3))
+    assert np.array_equal(np.flatnonzero(same), np.arange(25, 75))
