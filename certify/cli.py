@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from certify import console
-from certify.bounds import all_infinite, alpha_per_image, linf_reading, max_radius
+from certify.bounds import all_infinite, linf_reading, max_radius
 from certify.checks import InputError
 from certify.text import floor_text
 from certify.types import FloatArray
@@ -35,9 +35,10 @@ from diffad.evaluation import (
 )
 from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
+from diffad.metric_rows import auroc_table
 from diffad.results import write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
-from diffad.tables import auroc_table, format_table
+from diffad.tables import format_table
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 # first word -> ("module:main", one line of help); each main takes the other words and returns an exit code
@@ -71,10 +72,15 @@ class CertifyConfig(SmoothedOptions):
     """Level of each image's bound in the columns of the literature's convention."""
     joint: bool = False
     """Let --alpha hold for all cells of the table together."""
+    confidence: Literal["union", "failures", "population"] = "union"
+    """What --alpha covers, chosen before looking: no bound of a cell wrong; or the number of wrong bounds bounded; or
+    further images like these (docs/certificates.md)."""
     quantile: float = 0.9
     """The threshold is this quantile of the smoothed scores of held-out normals."""
     baselines: bool = True
     """Add the network-free rows: pixel_mean, pca, pixel_nn, patch_nn, closed_form."""
+    closed_form: bool = True
+    """Have the closed-form denoiser among them, which compares n draws an image with every training image."""
     examples: bool = True
     """Keep a few images with anomaly maps for the report."""
     dry_run: bool = False
@@ -122,7 +128,12 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
     purifier = load_purifier(config.purifier)
     if config.dry_run:
         show_plan(
-            detector, split, plan, purifier=purifier, baselines=config.baselines, json_wanted=config.json
+            detector,
+            split,
+            plan,
+            purifier=purifier,
+            baselines=config.baselines and config.closed_form,  # the other rows are not drawn under noise
+            json_wanted=config.json,
         )
         return None
     folder = config.output_dir or default_folder(config, detector, split, plan)
@@ -137,7 +148,8 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
     clean = conditions[0]
     fingerprints = {detector.name: detector.fingerprint()}
     if config.baselines:
-        rows, prints = baseline_rows(split, plan, folder, skip=detector.name)
+        skip = {detector.name} if config.closed_form else {detector.name, "closed_form"}
+        rows, prints = baseline_rows(split, plan, folder, skip=skip)
         conditions, fingerprints = conditions + rows, {**prints, **fingerprints}
     manifest = build_manifest(
         "certify",
@@ -179,6 +191,7 @@ def plan_of(config: CertifyConfig) -> Plan:
         alpha=config.alpha,
         alpha_per_image=config.alpha_per_image,
         joint=config.joint,
+        confidence=config.confidence,
         percentile=config.percentile,
         quantile=config.quantile,
         seed=config.seed,
@@ -191,7 +204,7 @@ def warn_of_infinite(plan: Plan, images: int) -> None:
     """Say before any forward pass which radii the noise and n can't certify at all."""
     if plan.smoothing == "none" or plan.sigma is None:
         return
-    level = alpha_per_image(plan.alpha, images, plan.cells)
+    level = plan.level(images)
     lost = [
         radius for radius in plan.radii if all_infinite(radius, plan.sigma, plan.n, level, plan.percentile)
     ]
@@ -213,7 +226,7 @@ def one_process() -> None:
 
 
 def baseline_rows(
-    split: DataSplit, plan: Plan, folder: Path, *, skip: str
+    split: DataSplit, plan: Plan, folder: Path, *, skip: Collection[str]
 ) -> tuple[list[Condition], dict[str, str]]:
     """Return the conditions of the network-free detectors, and their fingerprints."""
     conditions: list[Condition] = []

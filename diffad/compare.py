@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from certify.checks import InputError
 from certify.console import say
 from certify.files import write_bytes, write_json, write_text
+from certify.text import ceil_text, floor_text
+from certify.uncertainty import delong_test
 from diffad import page
+from diffad.conditions import Condition, Subject
+from diffad.metric_rows import Row, auroc_table
 from diffad.order import OrderReport, check_order
 from diffad.plots import both_themes, headline, subject_labels
 from diffad.report_tables import matrix_html, number_texts
 from diffad.results import read_run
 from diffad.runs import Run, join_runs
 from diffad.tables import (
-    Row,
+    MISSING,
     align,
-    auroc_table,
     find,
+    interval_text,
     strongest,
     subject_of,
     total_alpha,
@@ -71,9 +77,13 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     """One row for each L2 radius and subject, side `both`: the AUROC three ways, best certified first.
 
     Keys: radius, label, run (folder name), the fields of `Subject`, clean, certified, attacked (None where
-    missing), infinite, n, alpha (of the whole cell), normals, anomalies.
+    missing), infinite, n, alpha (of the whole cell), normals, anomalies; auroc_interval, DeLong's 95 % interval
+    of the certified AUROC over the test images, and behind: [difference, low, high], by how much it lies behind
+    the best certified row at this radius, with the 95 % interval of DeLong's paired test (None for the best, and
+    for rows on other images).
     """
-    rows = []
+    rows: list[Row] = []
+    proved: dict[tuple[float, str], Condition] = {}
     labels = subject_labels(runs)
     for run in join_runs(runs):
         table = auroc_table(run)
@@ -82,9 +92,34 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
             own = [row for row in table if subject_of(row) == subject]
             for radius in sorted({row["radius"] for row in own if row["norm"] == "l2"}):
                 rows.append({"radius": radius, "label": label, "run": run.folder.name, **_cell(own, radius)})
-    return sorted(
-        rows, key=lambda row: (row["radius"], -(row["certified"] if row["certified"] is not None else -1))
-    )
+                proved.update(_certified(run, subject, radius, label))
+    rows.sort(key=lambda row: (row["radius"], -(row["certified"] if row["certified"] is not None else -1)))
+    best = {row["radius"]: row["label"] for row in reversed(rows)}
+    for row in rows:
+        first, other = (proved.get((row["radius"], name)) for name in (best[row["radius"]], row["label"]))
+        row["behind"] = None if row["label"] == best[row["radius"]] else _behind(first, other)
+    return rows
+
+
+def _certified(run: Run, subject: Subject, radius: float, label: str) -> dict[tuple[float, str], Condition]:
+    """The certificate that the table shows: a whole cell's before the per-image one, then the largest n."""
+    found = [
+        c for c in run.conditions if (c.subject.score, c.condition, c.norm) == (subject, "certified", "l2")
+    ]
+    found = [condition for condition in found if condition.radius == radius]
+    best = max(found, key=lambda c: (c.alpha_kind != "per_image", c.n), default=None)
+    return {} if best is None else {(radius, label): best}
+
+
+def _behind(first: Condition | None, other: Condition | None) -> list[float] | None:
+    """Difference of two certified AUROCs of the same images, side `both`, with its interval over test images."""
+    if first is None or other is None or not np.array_equal(first.images.index, other.images.index):
+        return None
+    labels = first.images.labels
+    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
+        return None
+    found = delong_test(first.bounds, other.bounds, labels)
+    return [found.value, found.low, found.high]
 
 
 def _cell(rows: list[Row], radius: float) -> Row:
@@ -99,6 +134,7 @@ def _cell(rows: list[Row], radius: float) -> Row:
         "certified": None if certified is None else certified["auroc"],
         "attacked": None if attacked is None else attacked["auroc"],
         "infinite": None if certified is None else certified["infinite"],
+        "auroc_interval": None if certified is None else certified["auroc_interval"],
         "n": base["n"],
         "alpha": None if certified is None else total_alpha(certified),
         "normals": base["normals"],
@@ -117,16 +153,29 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
     """Plain text: a block for each radius, the best certified AUROC first."""
-    lines = [["L2 radius", "detector", "clean", "certified", "attacked", "n", "images"]]
+    lines = [
+        ["L2 radius", "detector", "clean", "certified", "95 %", "attacked", "behind, 95 %", "n", "images"]
+    ]
     before = None
     for row in rows:
         shown = "" if row["radius"] == before else f"{row['radius']:g}"
         images = f"{row['normals']}+{row['anomalies']}"
-        lines.append([shown, row["label"], *number_texts(row, digits), str(row["n"]), images])
+        clean, certified, attacked = number_texts(row, digits)
+        spread = [interval_text(row["auroc_interval"]), attacked, behind_text(row)]
+        lines.append([shown, row["label"], clean, certified, *spread, str(row["n"]), images])
         before = row["radius"]
     width = max(len(line[1]) for line in lines)
     text = align([[line[0], line[1].ljust(width), *line[2:]] for line in lines])
+    text += "\n95 %: over the choice of test images (DeLong). behind: the best row of the radius minus this one, paired"
     return text + "".join(f"\nnote: {note}" for note in notes(rows))
+
+
+def behind_text(row: Row) -> str:
+    """By how much a row lies behind the best one, with its interval: `.034 [-.010, .078]`."""
+    if row["behind"] is None:
+        return MISSING
+    value, low, high = row["behind"]
+    return f"{value:.3f} [{floor_text(low, 3)}, {ceil_text(high, 3)}]"
 
 
 def compare_html(

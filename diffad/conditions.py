@@ -27,7 +27,7 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 CONDITIONS = ("clean", "attack", "certified")
 SMOOTHINGS = ("", *WAYS)
 NORMS = ("", "l2", "linf")
-ALPHA_KINDS = ("", "total", "per_image")
+ALPHA_KINDS = ("", "total", "failures", "population", "per_image")
 
 # What tells one condition from another; rows that agree in all of these are one column of scores.
 KEY_COLUMNS = (

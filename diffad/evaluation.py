@@ -5,7 +5,7 @@ The commands `certify` and `diffad attack` are these functions with options, pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ import torch
 
 from certify.bounds import alpha_per_image
 from certify.certificate import certified_radius, certify_scores, percentile_scores
-from certify.checks import InputError, check_device, check_positive, check_probability
+from certify.checks import InputError, check_choice, check_device, check_positive, check_probability
+from certify.confidence import CONFIDENCE_METHODS, ConfidenceMethod
 from certify.console import progress
 from certify.sampler import NOISE_CHUNK
 from certify.smoothing import SmoothedDetector
@@ -44,8 +45,9 @@ class Plan:
     """How a detector is smoothed and certified.
 
     `alpha` is the total of one table cell (one radius, one side, all images) or, when `joint`, of all cells;
-    `alpha_per_image` is the convention of the literature, reported beside it from the same draws. `sigma` and
-    `radii` are L2 in [0, 1] pixel units.
+    `confidence` says how the images of a cell share it (`certify.confidence`); under `failures` and `population`
+    each bound takes alpha as well. `alpha_per_image` is the convention of the literature, reported beside it
+    from the same draws. `sigma` and `radii` are L2 in [0, 1] pixel units.
     """
 
     smoothing: str
@@ -55,6 +57,7 @@ class Plan:
     alpha: float = 0.001
     alpha_per_image: float = 0.001
     joint: bool = False
+    confidence: ConfidenceMethod = "union"
     percentile: float = 0.5
     quantile: float = 0.9
     calibration: int = 50
@@ -69,6 +72,7 @@ class Plan:
         for name in ("alpha", "alpha_per_image"):
             if not 0.0 < getattr(self, name) < 0.5:
                 raise InputError(f"{name}: got {getattr(self, name)}, need a value between 0 and 0.5")
+        check_choice(self.confidence, CONFIDENCE_METHODS, "confidence")
         check_probability(self.percentile, "percentile")
         check_probability(self.quantile, "quantile")
         for name, least in (("n", 1), ("calibration", 1), ("seed", 0)):
@@ -83,6 +87,15 @@ class Plan:
         """Cells that share alpha: each radius above 0 has three sides."""
         above = sum(radius > 0 for radius in self.radii)
         return 3 * above + 1 if self.joint else 1
+
+    @property
+    def alpha_kind(self) -> str:
+        """How rows name `confidence`."""
+        return "total" if self.confidence == "union" else self.confidence
+
+    def level(self, images: int) -> float:
+        """One-sided level of each image's bound in a cell of `images` images."""
+        return alpha_per_image(self.alpha, images if self.confidence == "union" else 1, self.cells)
 
 
 def default_smoothing(detector: Detector) -> str:
@@ -167,10 +180,7 @@ def certify_split(
     draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store("", "certify"))
     clean = percentile_scores(draws, plan.percentile)
     conditions = [clean_condition(subject, tested, clean, n=plan.n, **shared)]
-    levels = {
-        "total": alpha_per_image(plan.alpha, len(tested), plan.cells),
-        "per_image": plan.alpha_per_image,
-    }
+    levels = {plan.alpha_kind: plan.level(len(tested)), "per_image": plan.alpha_per_image}
     for kind, level in levels.items():
         bounds = certify_scores(
             draws, float(plan.sigma or 0.0), radii, level, smoothed.lipschitz, plan.percentile
@@ -196,12 +206,12 @@ def _radii_at_threshold(smoothed: SmoothedDetector, draws: FloatArray, labels: I
 
 
 def fit_baselines(
-    split: DataSplit, radii: Sequence[float], *, skip: str = "", seed: int = 0
+    split: DataSplit, radii: Sequence[float], *, skip: Collection[str] = (), seed: int = 0
 ) -> list[Detector]:
     """Fit the network-free detectors on the train images; what they have to choose is chosen on validation."""
     return [
         fit_baseline(name, split.train.images, split.validation, radii, seed=seed)
-        for name in progress([name for name in BASELINES if name != skip], "network-free rows")
+        for name in progress([name for name in BASELINES if name not in skip], "network-free rows")
     ]
 
 

@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from certify.text import ceil_text
 from diffad import page
 from diffad.conditions import Subject
+from diffad.metric_rows import ATTACKED, Row, defect_table
 from diffad.runs import NETWORK_FREE, Run
 from diffad.tables import (
-    ATTACKED,
     MISSING,
-    Row,
     cell_text,
     confidence_text,
-    defect_table,
     find,
+    interval_text,
     radius_text,
     subject_of,
 )
@@ -36,7 +35,8 @@ def table_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
                 where.append(_auroc_table(subject.label, norm, alpha_kind, clean, own))
     note = (
         "AUROC; in: normal images are attacked; out: anomalous images; both: all of them. "
-        "no bound: share of images with no finite bound, which lose every comparison."
+        "no bound: share of images with no finite bound, which lose every comparison. In brackets the 95 % interval "
+        "over the choice of test images (DeLong), which a certificate's alpha does not cover: that is about its noise."
     )
     html = "".join(parts) + page.paragraph(note, "note")
     return html + page.folded("At alpha an image, the literature's convention", "".join(convention))
@@ -56,8 +56,8 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
     unbounded = any(row["infinite"] > 0 for row in certified)
     groups, head = [("", 1)], [f"{NORM[norm]} radius"]
     if certified:
-        groups.append(("certified", 3 + unbounded))
-        head += [*ATTACKED, *(["no bound"] if unbounded else [])]
+        groups.append(("certified", 4 + unbounded))
+        head += [*ATTACKED, "both, 95 %", *(["no bound"] if unbounded else [])]
     if attacked:
         groups.append(("attacked", 3))
         head += ATTACKED
@@ -67,12 +67,15 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
         if certified:
             here = [r for r in certified if r["radius"] == radius]
             line += [cell_text(find(here, side=side)) for side in ATTACKED]
+            both = find(here, side="both")
+            line.append(interval_text(both["auroc_interval"] if both else None))
             line += [ceil_text(100 * here[0]["infinite"], 0) + " %" if here else MISSING] if unbounded else []
         if attacked:
             line += [cell_text(find(attacked, radius=radius, side=side)) for side in ATTACKED]
         lines.append(line)
     strong = [i for i, name in enumerate(head) if name == "both"]
-    caption = [label, f"AUROC {cell_text(clean)} without an attacker"]
+    spread = interval_text(clean["auroc_interval"] if clean else None)
+    caption = [label, f"AUROC {cell_text(clean)} {spread} without an attacker"]
     caption += [confidence_text(certified[0])] if certified else []
     return page.table(lines, groups=groups, caption="; ".join(caption), strong=strong)
 

@@ -8,10 +8,11 @@ from typing import Any
 from certify.text import floor_text
 from diffad import page
 from diffad.conditions import Subject
+from diffad.metric_rows import Row
 from diffad.order import OrderReport
 from diffad.plots import pick_radius
 from diffad.runs import Run
-from diffad.tables import HALF, Row, cell_text, find, strongest, subject_of, total_alpha
+from diffad.tables import HALF, cell_text, find, strongest, subject_of, total_alpha
 
 WAYS = {
     "none": "the detector's own score, without noise: its proven Lipschitz constant gives the bounds",

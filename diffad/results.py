@@ -21,9 +21,9 @@ from certify.checks import InputError
 from certify.files import write_atomic, write_json
 from diffad.conditions import KEY_COLUMNS, Condition
 from diffad.manifest import FORMAT, merge_manifests
+from diffad.metric_rows import auroc_table, defect_table
 from diffad.rows import from_table, to_table
 from diffad.runs import Run
-from diffad.tables import auroc_table, defect_table
 
 ROWS, MANIFEST, SUMMARY = "images.parquet", "manifest.json", "summary.json"
 

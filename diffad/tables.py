@@ -1,6 +1,5 @@
-"""Tables derived from rows: AUROC, AP and FPR95 of every condition and side, and how they are printed.
+"""How tables are printed and searched; `diffad.metric_rows` derives their rows.
 
-`side` says who is attacked: `in` the normal images, `out` the anomalous ones, `both`, or nobody (`clean`).
 A certified number is floored when printed (FPR: ceiled), so that no digit claims more than was proved.
 """
 
@@ -9,121 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from certify.checks import InputError
-from certify.metrics import (
-    auroc,
-    average_precision,
-    fpr_at_tpr,
-    rate_interval,
-    tpr_fpr_at_threshold,
-)
 from certify.text import ceil_text, floor_text
-from certify.types import ScoreBounds, Side
-from diffad.conditions import Condition, Subject
-from diffad.runs import Run
+from diffad.conditions import Subject
+from diffad.metric_rows import ATTACKED, CORRECTED, Row
 
-Row = dict[str, Any]
 NOTHING = "nothing certified"
 MISSING = "-"
-ATTACKED: tuple[Side, ...] = ("in", "out", "both")
 HALF = 0.5  # what a constant score certifies at every radius, since ties count one half
-
-
-def auroc_table(run: Run) -> list[Row]:
-    """One row for each condition and side: the metrics with what they rest on, ready for JSON.
-
-    Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
-    and alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound);
-    infinite, the share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None
-    without one); `*_interval`, the 95 % Clopper-Pearson interval of a rate over the test images (fpr95: its
-    threshold given).
-    The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
-    """
-    return [_row(run, condition, side) for condition in run.conditions for side in _sides(run, condition)]
-
-
-def _sides(run: Run, condition: Condition) -> tuple[Side, ...]:
-    if condition.condition == "clean":
-        return ("clean",)
-    return ATTACKED if _unattacked(run, condition) is not None else ("both",)
-
-
-def _unattacked(run: Run, condition: Condition) -> ScoreBounds | None:
-    """What `in` and `out` take for the images left alone; None for a certificate without radius 0."""
-    if condition.condition != "certified":
-        return condition.unattacked()
-    for other in run.of(condition.subject, "certified", condition.norm):
-        same = (other.n, other.alpha_kind) == (condition.n, condition.alpha_kind)
-        if other.radius == 0.0 and same and np.array_equal(other.images.index, condition.images.index):
-            return other.bounds
-    return None
-
-
-def _row(run: Run, condition: Condition, side: Side) -> Row:
-    labels, threshold = condition.images.labels, run.threshold(condition.subject)
-    given = (condition.bounds, labels, side, _unattacked(run, condition))
-    normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
-    fpr95 = float(fpr_at_tpr(*given))
-    tpr, fpr = (None, None)
-    if threshold is not None:
-        rates = tpr_fpr_at_threshold(condition.bounds, labels, threshold, side, given[3])
-        tpr, fpr = float(rates[0]), float(rates[1])
-    return {
-        **condition.subject._asdict(),
-        "condition": condition.condition,
-        "norm": condition.norm,
-        "radius": condition.radius,
-        "side": side,
-        "n": condition.n,
-        "seed": condition.seed,
-        "alpha": condition.alpha,
-        "alpha_kind": condition.alpha_kind,
-        "normals": normals,
-        "anomalies": anomalies,
-        "auroc": float(auroc(*given)),
-        "ap": float(average_precision(*given)),
-        "fpr95": fpr95,
-        "fpr95_interval": _interval(fpr95, normals),
-        "infinite": infinite_share(condition),
-        "threshold": threshold,
-        "tpr": tpr,
-        "tpr_interval": _interval(tpr, anomalies),
-        "fpr": fpr,
-        "fpr_interval": _interval(fpr, normals),
-    }
-
-
-def _interval(rate: float | None, trials: int) -> list[float] | None:
-    if rate is None:
-        return None
-    low, high = rate_interval(round(rate * trials), trials)
-    return [float(low), float(high)]
-
-
-def infinite_share(condition: Condition) -> float:
-    """Share of images whose attacked end (upper of normal, lower of anomalous ones) is infinite."""
-    ends = np.where(condition.images.labels == 0, condition.bounds.upper, -condition.bounds.lower)
-    return float(np.isposinf(ends).mean())
-
-
-def defect_table(run: Run) -> list[Row]:
-    """Clean AUROC of every kind of defect against all normals, one row for each subject and kind."""
-    rows = []
-    for condition in run.conditions:
-        if condition.condition != "clean":
-            continue
-        defects, labels = np.array(condition.images.defects), condition.images.labels
-        for kind in sorted(set(defects[labels == 1])):
-            keep = (labels == 0) | (defects == kind)
-            scores = ScoreBounds(condition.bounds.lower[keep], condition.bounds.upper[keep])
-            count = int((defects[labels == 1] == kind).sum())
-            value = float(auroc(scores, labels[keep], "clean"))
-            rows.append(
-                {**condition.subject._asdict(), "defect": str(kind), "anomalies": count, "auroc": value}
-            )
-    return rows
 
 
 def cell_text(row: Row | None, metric: str = "auroc", digits: int = 3) -> str:
@@ -151,8 +43,14 @@ def radius_text(radius: float, norm: str) -> str:
 
 
 def total_alpha(row: Row) -> float | None:
-    """Level of a whole certified cell by the union over its images; None where nothing is random."""
-    return None if row["alpha"] is None else min(1.0, row["alpha"] * (row["normals"] + row["anomalies"]))
+    """Level of a whole certified cell; None where nothing is random.
+
+    By the union over its images; `failures` and `population` take as total what each image's bound takes.
+    """
+    if row["alpha"] is None:
+        return None
+    images = 1 if row["alpha_kind"] in CORRECTED else row["normals"] + row["anomalies"]
+    return min(1.0, float(row["alpha"]) * images)
 
 
 def confidence_text(row: Row) -> str:
@@ -164,7 +62,18 @@ def confidence_text(row: Row) -> str:
         return (
             f"certified at n = {row['n']}, alpha = {row['alpha']:.3g} an image (the literature's convention)"
         )
+    if row["alpha_kind"] == "failures":
+        return f"certified at n = {row['n']}, alpha = {total:.3g} an image and for the number of wrong bounds"
+    if row["alpha_kind"] == "population":
+        return f"certified at n = {row['n']}, alpha = {total:.3g} for further images like these (test set included)"
     return f"certified at n = {row['n']}, alpha = {total:.3g} for all images of a cell together"
+
+
+def interval_text(interval: Sequence[float] | None, digits: int = 2) -> str:
+    """A 95 % interval over the test images, rounded outwards: `[.91, .99]` with the leading zeros kept."""
+    if interval is None:
+        return MISSING
+    return f"[{floor_text(interval[0], digits)}, {ceil_text(interval[1], digits)}]"
 
 
 def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
@@ -204,6 +113,9 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
     title += f"{counted['normals']} normal + {counted['anomalies']} anomalous  AUROC"
     certified = sorted((_kind(row), confidence_text(row)) for row in rows if row["condition"] == "certified")
     title += "".join(f"\n{text}" for text in dict.fromkeys(text for _, text in certified))
+    if clean is not None:
+        title += "\nin brackets: 95 % over the choice of test images (DeLong), "
+        title += f"without an attacker {interval_text(clean['auroc_interval'])}"
     lines = [[f"{norm} radius" if norm else "", "clean", *(header for header, _, _ in columns)]]
     for radius in sorted({row["radius"] for row in rows}) or [0.0]:
         line = [radius_text(radius, norm) if norm else "", cell_text(clean, "auroc", digits)]
@@ -211,6 +123,9 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
             own = [row for row in rows if _kind(row) == kind and row["radius"] == radius]
             if content == "infinite":
                 line.append(ceil_text(own[0]["infinite"], 2) if own else MISSING)
+            elif content == "interval":
+                both = find(own, side="both")
+                line.append(MISSING if both is None else interval_text(both["auroc_interval"]))
             else:
                 line.append(cell_text(find(own, side=content), "auroc", digits))
         lines.append(line)
@@ -227,7 +142,7 @@ def _kind(row: Row) -> Kind:
 
 
 def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
-    """(header, kind, side or `infinite`) of the columns of a kind; the per-image convention has one."""
+    """(header, kind, side, `interval` or `infinite`) of the columns of a kind; the per-image convention has one."""
     name = KINDS[kind[0]]
     if name == "clean":
         return []
@@ -235,6 +150,7 @@ def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
         return [("both, alpha an image", kind, "both")]
     first = "certified: in" if name == "certified" else "attacked: in"
     sides = [(first if side == "in" else side, kind, str(side)) for side in ATTACKED]
+    sides.append(("both, 95 %", kind, "interval"))
     return [*sides, ("infinite", kind, "infinite")] if name == "certified" else sides
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from certify.bounds import alpha_per_image, linf_reading, min_samples, shifted_ranks
+from certify.bounds import linf_reading, min_samples, shifted_ranks
 from certify.checks import InputError
 from certify.sampler import NOISE_CHUNK, gaussian_noise
 from certify.smoothing import SmoothedDetector
@@ -67,7 +67,7 @@ def show_plan(
     One batch of each detector that is drawn under noise is timed; nothing else is computed or written.
     """
     images = len(split.test)
-    level = alpha_per_image(plan.alpha, images, plan.cells)
+    level = plan.level(images)
     pixels = math.prod(split.test.images.shape[1:])
     work = expected_work(detector, split, plan, purifier)
     if baselines:

@@ -12,9 +12,10 @@ import numpy as np
 from certify.checks import InputError
 from certify.types import FloatArray, Side
 from diffad.conditions import Subject
+from diffad.metric_rows import Row, auroc_table
 from diffad.plots.style import LIGHT, Theme, new_figure, style
 from diffad.runs import NETWORK_FREE, Run, join_runs
-from diffad.tables import HALF, Row, auroc_table, find, subject_of
+from diffad.tables import HALF, find, subject_of
 
 FEW = 4  # curves that can all be shaded
 

@@ -81,3 +81,18 @@ def test_parts_of_the_test_set_are_pointed_out(runs, tmp_path):
 def test_no_run_at_all_is_refused(tmp_path):
     with pytest.raises(InputError, match="at least one run"):
         compare_command([], tmp_path)
+
+
+def test_the_best_row_of_a_radius_is_compared_with_the_others_on_the_same_images(runs):
+    at = [row for row in compare_table(runs) if row["radius"] == 0.25]
+    assert at[0]["behind"] is None
+    value, low, high = at[1]["behind"]
+    assert value == pytest.approx(at[0]["certified"] - at[1]["certified"])
+    assert low < value < high
+    assert f"{value:.3f} [" in format_comparison(at)
+
+
+def test_rows_on_other_images_are_not_paired(runs, tmp_path):
+    few = [c.take(np.r_[0:10, 20:30]) for c in runs[1].conditions]
+    small = write_run(tmp_path / "small", runs[1].manifest, few)
+    assert all(row["behind"] is None for row in compare_table([runs[0], small]))

@@ -4,82 +4,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from certify.types import ScoreBounds
-from diffad.conditions import Subject, clean_condition
+from diffad.metric_rows import auroc_table
 from diffad.results import write_run
 from diffad.tables import (
     MISSING,
     NOTHING,
-    auroc_table,
     cell_text,
     confidence_text,
-    defect_table,
     find,
     format_table,
+    interval_text,
     radius_text,
     strongest,
     total_alpha,
 )
 
-SUBJECT = Subject("digits:8", 16, "diffusion", "reference", "l2", 1.0)
-
 
 @pytest.fixture
 def run(tmp_path, synthetic):
     return synthetic.run(tmp_path / "run", detector="diffusion", smoothing="reference")
-
-
-def test_clean_auroc_is_that_of_scikit_learn(run):
-    (clean,) = run.of(run.subjects[0], "clean")
-    expected = roc_auc_score(clean.images.labels, clean.bounds.lower)
-    assert find(auroc_table(run), condition="clean")["auroc"] == pytest.approx(expected, abs=1e-12)
-
-
-def test_certified_sides_use_the_bounds_at_radius_zero(run):
-    rows = auroc_table(run)
-    zero, at = run.of(run.subjects[0], "certified")[0], run.of(run.subjects[0], "certified")[2]
-    labels = at.images.labels
-    worst_in = np.where(labels == 1, zero.bounds.lower, at.bounds.upper)
-    row = find(rows, condition="certified", radius=at.radius, side="in")
-    assert row["auroc"] == pytest.approx(roc_auc_score(labels, worst_in), abs=1e-12)
-    both = find(rows, condition="certified", radius=at.radius, side="both")
-    assert both["auroc"] < row["auroc"]
-
-
-def test_without_radius_zero_only_both_is_certified(run, synthetic, tmp_path):
-    kept = [c for c in run.conditions if c.condition != "certified" or c.radius > 0]
-    rows = auroc_table(write_run(tmp_path / "other", run.manifest, kept))
-    assert {row["side"] for row in rows if row["condition"] == "certified"} == {"both"}
-
-
-def test_attacked_sides_use_the_scores_left_alone(run):
-    (attack, *_) = run.of(run.subjects[0], "attack", "l2")
-    labels = attack.images.labels
-    clean = np.where(labels == 0, attack.bounds.lower, attack.bounds.upper)
-    worst_out = np.where(labels == 1, attack.bounds.lower, clean)
-    row = find(auroc_table(run), condition="attack", norm="l2", radius=attack.radius, side="out")
-    assert row["auroc"] == pytest.approx(roc_auc_score(labels, worst_out), abs=1e-12)
-
-
-def test_infinite_bounds_are_counted_at_the_attacked_end(run):
-    row = find(auroc_table(run), condition="certified", radius=0.5, side="both")
-    assert row["infinite"] == pytest.approx(2 / 40)
-
-
-def test_rates_at_the_threshold_have_clopper_pearson_intervals(run):
-    row = find(auroc_table(run), condition="clean")
-    (clean,) = run.of(run.subjects[0], "clean")
-    flagged = clean.bounds.lower[clean.images.labels == 0] > 2.4
-    assert row["fpr"] == flagged.mean()
-    assert row["fpr_interval"][0] <= row["fpr"] <= row["fpr_interval"][1]
-
-
-def test_a_threshold_counts_for_all_conditions_of_its_subject(run, tmp_path):
-    without = [replace(c, threshold=None) if c.condition == "attack" else c for c in run.conditions]
-    rows = auroc_table(write_run(tmp_path / "other", run.manifest, without))
-    assert find(rows, condition="attack")["tpr"] is not None
 
 
 @pytest.mark.parametrize(
@@ -115,18 +60,21 @@ def test_alpha_of_a_cell_is_the_union_over_its_images(run):
     assert "an image" in confidence_text({**row, "alpha_kind": "per_image"})
 
 
+@pytest.mark.parametrize("kind", ["failures", "population"])
+def test_other_confidences_say_what_they_cover_and_keep_their_level(run, kind):
+    row = {**find(auroc_table(run), condition="certified"), "alpha_kind": kind, "alpha": 0.001}
+    assert total_alpha(row) == 0.001
+    assert {"failures": "wrong bounds", "population": "further images"}[kind] in confidence_text(row)
+
+
+def test_intervals_are_rounded_outwards():
+    assert interval_text([0.9199, 0.9801]) == "[0.91, 0.99]"
+    assert interval_text(None) == MISSING
+
+
 def test_the_total_level_goes_before_the_convention_and_a_large_n_before_a_small_one():
     rows = [{"alpha_kind": kind, "n": n} for kind, n in (("total", 10), ("per_image", 1000), ("total", 100))]
     assert strongest(rows) == {"alpha_kind": "total", "n": 100}
-
-
-def test_kinds_of_defect_are_compared_with_all_normals(synthetic, tmp_path):
-    images = synthetic.images()
-    scores = np.where(np.array(images.defects) == "blob", 5.0, 1.0) + 0.0
-    rows = defect_table(
-        write_run(tmp_path, synthetic.manifest(), [clean_condition(SUBJECT, images, scores, n=1, seed=0)])
-    )
-    assert {row["defect"]: row["auroc"] for row in rows} == {"blob": 1.0, "stain": 0.5}
 
 
 def test_radii_are_written_as_people_do():
