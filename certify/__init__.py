@@ -32,6 +32,7 @@ from certify.confidence import (
 )
 from certify.conformal import conformal_rank, robust_conformal_threshold
 from certify.metrics import auroc, average_precision, fpr_at_tpr, rate_interval, tpr_fpr_at_threshold
+from certify.one_draw import one_draw_auroc, one_draw_rates
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
 from certify.smoothed_sum import SmoothedSum, level_seed
 from certify.smoothing import SmoothedDetector
@@ -101,6 +102,8 @@ __all__ = [
     "max_radius",
     "mean_bounds",
     "min_samples",
+    "one_draw_auroc",
+    "one_draw_rates",
     "order_ranks",
     "percentile_scores",
     "placement_values",
