@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import brentq
-from scipy.special import ndtri
-from scipy.stats import ncx2
+from scipy.special import ndtr, ndtri
+from scipy.stats import binom, ncx2
 
+from certify.bounds import clopper_pearson_upper, order_ranks
 from certify.certificate import certified_radius, certify_scores
 
 N, SIGMA, ALPHA = 20_000, 0.25, 0.001
@@ -61,6 +62,29 @@ def test_ball_radius_stays_below_the_true_one() -> None:
     assert 0.0 < radius <= true_radius
 
 
+@pytest.mark.parametrize("percentile", [0.3, 0.5, 0.7])
+def test_no_image_of_the_ball_leaves_the_bounds_of_a_squared_distance(percentile: float) -> None:
+    """Every distance between the nearest and the farthest is that of some attacked image."""
+    dimension, distance, radius = 16, 0.6, 0.25
+    draws = SIGMA**2 * ncx2.ppf(LEVELS, dimension, (distance / SIGMA) ** 2)[None]
+    bounds = certify_scores(draws, SIGMA, [radius], ALPHA, percentile=percentile)
+    attacked = np.linspace(distance - radius, distance + radius, 21)
+    scores = SIGMA**2 * ncx2.ppf(percentile, dimension, (attacked / SIGMA) ** 2)
+    assert (bounds.lower[0, 0] <= scores).all()
+    assert (scores <= bounds.upper[0, 0]).all()
+    assert bounds.upper[0, 0] - bounds.lower[0, 0] < 3.0 * (scores[-1] - scores[0])  # and it is no idle one
+
+
+def test_a_normal_inside_a_ball_keeps_its_decision_up_to_less_than_the_true_radius() -> None:
+    dimension, distance, edge = 16, 0.1, 1.3
+    draws = SIGMA**2 * ncx2.ppf(LEVELS, dimension, (distance / SIGMA) ** 2)[None]
+    radius = certified_radius(draws, edge**2, SIGMA, ALPHA, "normal")[0]
+    true_radius = brentq(
+        lambda r: ncx2.cdf((edge / SIGMA) ** 2, dimension, ((distance + r) / SIGMA) ** 2) - 0.5, 0.0, 5.0
+    )
+    assert 0.0 < radius <= true_radius
+
+
 def test_linear_denoiser_under_the_split_certificate() -> None:
     """S = ||x - c (x + noise)|| with L = 1; golden values at 3072 dimensions."""
     dimension, c, size, radius = 3072, 0.8, 25.0, 0.5
@@ -88,3 +112,77 @@ def test_the_split_certificate_is_tight_and_needs_its_lipschitz_term() -> None:
     assert (
         plain.lower[0, 0] > attacked_median
     )  # as a function of y alone the score would be certified falsely
+
+
+@pytest.mark.parametrize("percentile", [0.3, 0.5, 0.7])
+def test_the_split_certificate_holds_for_every_image_of_the_ball(percentile: float) -> None:
+    """R(y) = c y: the score's law depends on |x'| alone, which takes all values within r of |x|."""
+    dimension, c, size = 48, 0.8, 3.0
+
+    def quantile(level: np.ndarray | float, norm_x: np.ndarray | float) -> np.ndarray:
+        return c * SIGMA * np.sqrt(ncx2.ppf(level, dimension, ((1 - c) * norm_x / (c * SIGMA)) ** 2))
+
+    bounds = certify_scores(quantile(LEVELS, size)[None], SIGMA, RADII, ALPHA, 1.0, percentile)
+    for row, radius in enumerate(RADII):
+        scores = quantile(percentile, size + np.linspace(-radius, radius, 21))
+        assert (bounds.lower[row, 0] <= scores).all()
+        assert (scores <= bounds.upper[row, 0]).all()
+
+
+def test_the_split_certificate_holds_for_a_small_network() -> None:
+    """No closed form, so a search: R is a random two-layer ReLU network, images of the ball are drawn and climbed."""
+    rng = np.random.default_rng(0)
+    dimension, radius, n = 16, 0.3, 4000
+    first, second = rng.normal(size=(2, dimension, dimension)) / np.sqrt(dimension)
+    image, noise = rng.random(dimension), rng.normal(size=(n, dimension)) * SIGMA
+
+    def scores(x: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(x - np.maximum((x + noise) @ first, 0.0) @ second, axis=1)
+
+    bounds = certify_scores(scores(image)[None], SIGMA, [radius], ALPHA, lipschitz=1.0)
+    reached = [np.median(scores(image))]
+    for sign in (1.0, -1.0):
+        for _ in range(10):
+            point = image + radius * _unit(rng.normal(size=dimension))
+            for _ in range(30):
+                step = image + radius * _unit(point - image + 0.3 * rng.normal(size=dimension))
+                point = max(point, step, key=lambda x: sign * np.median(scores(x)))
+            reached.append(np.median(scores(point)))
+    assert bounds.lower[0, 0] <= min(reached) < reached[0] < max(reached) <= bounds.upper[0, 0]
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.001])
+@pytest.mark.parametrize("radius", [0.0, 0.1, 0.3])
+def test_coverage_of_rounded_scores_by_exact_sums(radius: float, alpha: float) -> None:
+    """A rounded linear score has atoms: z_(k) exceeds the atom a exactly if fewer than k draws are at most a."""
+    atoms, mean, p_low = np.arange(-40, 41) / 10, 0.33, float(ndtr(-radius / SIGMA))
+    below = ndtr((atoms + 0.05 - mean) / SIGMA)  # P(score <= atom)
+    place = int(np.argmax(below >= p_low))  # the atom at h_{p_l}
+    for n in (1, 20, 77, 200):
+        lower, upper = order_ranks(n, p_low, alpha)
+        assert binom.cdf(lower - 1, n, below[place]) <= alpha
+        if upper <= n:
+            assert binom.sf(upper - 1, n, below[place - 1]) <= alpha
+
+
+@pytest.mark.parametrize("side", ["anomalous", "normal"])
+def test_bounds_and_radii_are_one_test_at_all_thresholds(side) -> None:
+    """At fixed r one event decides every threshold: by rank, by radius, and by Clopper-Pearson on the votes."""
+    scores = np.round(np.random.default_rng(5).normal(0.2, 0.5, size=(3, 200)), 2)
+    n, alpha = scores.shape[1], 0.01
+    for radius in (0.01, 0.1, 0.2, 0.35):
+        bounds = certify_scores(scores, SIGMA, [radius], alpha)
+        level = float(ndtr(-radius / SIGMA))
+        for threshold in np.unique(scores):
+            by_radius = certified_radius(scores, float(threshold), SIGMA, alpha, side) >= radius
+            if side == "anomalous":
+                by_rank, against = bounds.lower[0] > threshold, (scores <= threshold).sum(axis=1)
+            else:
+                by_rank, against = bounds.upper[0] <= threshold, (scores > threshold).sum(axis=1)
+            by_votes = clopper_pearson_upper(against, n, alpha) <= level
+            assert np.array_equal(by_rank, by_radius)
+            assert np.array_equal(by_rank, by_votes)
