@@ -30,9 +30,11 @@ def _convert(value: Any, hint: Any) -> Any:
     """Return a YAML value (text, or a list of texts) as the type `hint`; ValueError says what is allowed."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if isinstance(value, str) and value.lower() in _NOTHING:
+        wanted = next(option for option in options if option is not type(None))
+        # `none` is nothing, except where it is one of the words to choose from
+        if isinstance(value, str) and value.lower() in _NOTHING and value not in typing.get_args(wanted):
             return None
-        return _convert(value, next(option for option in options if option is not type(None)))
+        return _convert(value, wanted)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"got {value!r}, need a list such as [32, 64]")

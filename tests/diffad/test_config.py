@@ -38,6 +38,16 @@ def test_values_take_the_type_of_their_field_whatever_yaml_thinks(tmp_path: Path
     assert read_config(Options, path) == Options(1e-4, None, False, "no", "8", (8, 16))
 
 
+def test_none_is_nothing_but_where_it_is_a_choice(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Choices:
+        way: Literal["input", "none"] | None = "input"
+        name: str | None = "input"
+
+    assert read_config(Choices, written(tmp_path, "way: none\nname: none")) == Choices("none", None)
+    assert read_config(Choices, written(tmp_path, "way: null")) == Choices(None)
+
+
 def test_file_over_defaults_preset_over_file_flags_over_all(tmp_path: Path) -> None:
     path = str(written(tmp_path, "learning_rate: 0.5\nmax_train_steps: 7\nuse_ema: false"))
     smoke = {"learning_rate": 0.25, "max_train_steps": 2}
