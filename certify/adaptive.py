@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -153,12 +153,18 @@ def votes(draws: FloatArray, threshold: float, margin: float, decision: Decision
     """
     if draws.ndim != 1:
         raise InputError(f"draws: got shape {draws.shape}, need (n,): one score decides an image")
-    if margin > 0.0:
-        wide = np.nextafter(margin, np.inf)
-        low, high = np.nextafter(draws - wide, -np.inf), np.nextafter(draws + wide, np.inf)
-    else:
-        low = high = draws
-    return np.asarray(low > threshold if decision == "anomalous" else high <= threshold, dtype=np.bool_)
+    if decision == "anomalous":
+        return np.asarray(outwards(draws, np.float64(margin)) > threshold, dtype=np.bool_)
+    return np.asarray(-outwards(-draws, np.float64(margin)) <= threshold, dtype=np.bool_)
+
+
+def outwards(lower: FloatArray, margin: Any) -> FloatArray:
+    """Return lower bounds less margin = L r (an array that broadcasts), each operation rounded down.
+
+    Where the margin is 0 they stay as they are.
+    """
+    wide = np.where(margin > 0.0, np.nextafter(margin, np.inf), 0.0)
+    return np.where(wide > 0.0, np.nextafter(lower - wide, -np.inf), lower)
 
 
 class _Progress:
