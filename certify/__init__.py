@@ -1,5 +1,7 @@
 """Robustness statements about any anomaly score."""
 
+from certify.adaptive import Decisions, DrawSource, certify_decisions
+from certify.adaptive_auroc import AdaptiveBounds, adaptive_bounds
 from certify.bands import band_bounds, band_width, mean_bounds
 from certify.bounds import (
     all_infinite,
@@ -32,8 +34,22 @@ from certify.confidence import (
 )
 from certify.conformal import conformal_rank, robust_conformal_threshold
 from certify.metrics import auroc, average_precision, fpr_at_tpr, rate_interval, tpr_fpr_at_threshold
+from certify.mixture import (
+    confidence_sequence_lower,
+    confidence_sequence_radius,
+    mixture_boundary,
+    mixture_log_wealth,
+)
 from certify.one_draw import one_draw_auroc, one_draw_rates
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
+from certify.sequential import (
+    GroupSequentialPlan,
+    default_looks,
+    fewest_draws,
+    group_sequential_plan,
+    run_plan,
+)
+from certify.sequential_ranks import sequential_ranks
 from certify.smoothed_sum import SmoothedSum, level_seed
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
@@ -58,10 +74,14 @@ __all__ = [
     "PURPOSES",
     "SIDES",
     "WAYS",
+    "AdaptiveBounds",
     "Comparison",
     "Confidence",
     "ConfidenceMethod",
+    "Decisions",
+    "DrawSource",
     "Estimate",
+    "GroupSequentialPlan",
     "InputError",
     "NoiseLevel",
     "ScoreBounds",
@@ -70,6 +90,7 @@ __all__ = [
     "SmoothedDetector",
     "SmoothedSum",
     "Way",
+    "adaptive_bounds",
     "all_infinite",
     "alpha_per_image",
     "auroc",
@@ -81,17 +102,23 @@ __all__ = [
     "bootstrap_test",
     "ceil_text",
     "certified_radius",
+    "certify_decisions",
     "certify_scores",
     "certify_sum",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
+    "confidence_sequence_lower",
+    "confidence_sequence_radius",
     "conformal_rank",
+    "default_looks",
     "delong_interval",
     "delong_test",
     "failure_count",
+    "fewest_draws",
     "floor_text",
     "fpr_at_tpr",
     "gaussian_noise",
+    "group_sequential_plan",
     "hoeffding_lower",
     "invalid_draws",
     "level_seed",
@@ -102,6 +129,8 @@ __all__ = [
     "max_radius",
     "mean_bounds",
     "min_samples",
+    "mixture_boundary",
+    "mixture_log_wealth",
     "one_draw_auroc",
     "one_draw_rates",
     "order_ranks",
@@ -110,7 +139,9 @@ __all__ = [
     "predict_scores",
     "rate_interval",
     "robust_conformal_threshold",
+    "run_plan",
     "sample_scores",
+    "sequential_ranks",
     "sum_bounds",
     "sum_radius",
     "sum_scores",
