@@ -105,7 +105,7 @@ class DrawPool:
         self.store, self.label, self.name = store, label, name
         self.shard = _check_shard(shard, store)
         self._asked = [0] * len(self.indices)
-        self._planned: dict[Batch, None] = {}
+        self._planned: set[Batch] = set()
         self.probed = not probe
         self._scores: list[dict[int, Scores]] = [{} for _ in self.indices]
         if grid:
@@ -122,7 +122,7 @@ class DrawPool:
             )
             _check_store(store, needed, self.indices)
             self._digests = [image_digest(self._pixels(row)) for row in range(len(self.indices))]
-            self._load()
+            self._load(store)
 
     def extend(self, targets: Mapping[int, int]) -> None:
         """Draw what is missing so that `draws(row)` has at least targets[row] draws, for each row given.
@@ -135,25 +135,16 @@ class DrawPool:
                 raise InputError(
                     f"draws: got n = {n} for row {row}, need n >= 1, row below {len(self.indices)}"
                 )
+        wanted = (batch for row, n in targets.items() for batch in self._composition.batches(row, n))
+        # fixed by what was asked, not by what is kept: every process sees the same list
+        new = [batch for batch in dict.fromkeys(wanted) if batch not in self._planned]
+        own = [batch for place, batch in enumerate(new) if self.shard is None or self.shard.owns(place)]
+        self._draw([batch for batch in own if self._lacks(batch)])
+        if self.shard is not None:
+            self._gather(self.shard, new)
+        self._planned.update(new)
+        for row, n in targets.items():
             self._asked[row] = max(self._asked[row], n)
-        # Fixed by the targets, not by what is there already: every process sees the same list.
-        batches = list(
-            dict.fromkeys(batch for row, n in targets.items() for batch in self._composition.batches(row, n))
-        )
-        self._planned.update(dict.fromkeys(batches))
-        self._draw(
-            batch
-            for position, batch in enumerate(batches)
-            if (self.shard is None or self.shard.owns(position)) and self._lacks(batch, targets)
-        )
-        if self.shard is not None and self.store is not None:
-            self.shard.barrier()
-            self.store.refresh()
-            self._load()
-            if any(self._lacks(batch, targets) for batch in batches):
-                raise InputError(
-                    f"{self.store.folder}: lacks draws of another process; all must see the same folder"
-                )
 
     def draws(self, row: int) -> FloatArray:
         """Return the draws asked for so far, (n,) or (n, columns), in draw order; NaN is passed on.
@@ -195,16 +186,21 @@ class DrawPool:
         """Forward passes (images scored) that the draws asked for cost, by all processes and earlier runs together."""
         return len(self._planned) * self.batch_size
 
-    def _lacks(self, batch: Batch, targets: Mapping[int, int]) -> bool:
-        return any(
-            chunk not in self._scores[row]
-            for row in batch.rows
-            if targets.get(row, 0) > batch.chunks.start * NOISE_CHUNK
-            for chunk in batch.chunks
-        )
+    def _lacks(self, batch: Batch) -> bool:
+        return any(chunk not in self._scores[row] for row in batch.rows for chunk in batch.chunks)
 
-    def _draw(self, batches: Iterable[Batch]) -> None:
-        missing = list(batches)
+    def _gather(self, shard: Shard, batches: Iterable[Batch]) -> None:
+        """Wait for the other processes and read what they drew."""
+        assert self.store is not None  # see _check_shard
+        shard.barrier()
+        self.store.refresh()
+        self._load(self.store)
+        if any(self._lacks(batch) for batch in batches):
+            raise InputError(
+                f"{self.store.folder}: lacks draws of another process; all must see the same folder"
+            )
+
+    def _draw(self, missing: list[Batch]) -> None:
         if not missing:
             return
         with closing(made_ahead(self._noisy, missing)) as prepared:
@@ -229,11 +225,9 @@ class DrawPool:
             for chunk, drawn in chunks.items():
                 self._scores[row].setdefault(chunk, drawn)
 
-    def _load(self) -> None:
-        assert self.store is not None
+    def _load(self, store: ScoreStore) -> None:
         self._scores = [
-            self.store.chunks(index, digest)
-            for index, digest in zip(self.indices, self._digests, strict=True)
+            store.chunks(index, digest) for index, digest in zip(self.indices, self._digests, strict=True)
         ]
 
     def _pixels(self, row: int) -> FloatArray:
