@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +30,7 @@ from diffad.manifest import build_manifest, now
 from diffad.prediction import Prediction, Rule, decide, fresh_seed, plan_for
 from diffad.registry import DETECTORS, load_detector
 from diffad.results import ROWS
-from diffad.sources import DataOptions, SourceOptions, at_sigma, load_sources, parse_radii, with_score_options
+from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii, with_score_options
 from diffad.tables import align
 
 CALIBRATION_SEED = 0  # the threshold may be public: it is the one that `certify` of the same options reports
@@ -38,7 +38,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig(DataOptions):
+class PredictConfig(SourceOptions):
     """Decide unlabelled images: normal, anomalous or abstain, with a certified L2 radius.
 
     The threshold is calibrated on the held-out normals of the detector's own data, unless --threshold gives it. A
@@ -52,12 +52,8 @@ class PredictConfig(DataOptions):
     """The way; None: `none` for a Lipschitz score, `reference` for a diffusion detector, else `input`."""
     sigma: float | None = None
     """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
-    score: str | None = None
-    """Score of a diffusion detector; None: as chosen on validation."""
-    patch_size: int | None = None
-    """Window of its patch score."""
-    inner_sigma: float | None = None
-    """Noise of the detector itself under the ways input and denoise; None: as saved."""
+    limit: int | None = None
+    """Images, at most, the first by name; None: all."""
     purifier: str | None = None
     """Folder of a diffusion detector that denoises for another detector (way denoise)."""
     percentile: float = 0.5
@@ -110,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
     """Decide every image of a folder, print the results, and write them where `config` says."""
     started = now()
-    paths = images_in(folder)
+    paths = images_in(folder)[: config.limit]
     rule = rule_of(config)
     refuse_run_folder(config.output_dir)
     loaded = load(config)
@@ -217,8 +213,7 @@ def load(config: PredictConfig) -> Loaded:
 
 def load_normals(config: PredictConfig) -> tuple[Detector, Tensor | None, str]:
     """Return the fitted detector, and its calibration images with their name unless the threshold is given."""
-    own = {field.name: getattr(config, field.name) for field in fields(DataOptions)}
-    options = SourceOptions(**own, score=config.score, patch_size=config.patch_size)
+    options = replace(config, limit=None)  # of the images to decide, not of the data
     folder = config.detector is not None and config.detector not in DETECTORS
     if folder:
         loaded = load_detector(str(config.detector))  # what is wrong with it is not the fault of the data
