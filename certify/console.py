@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -16,14 +17,29 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def say(message: str) -> None:
-    """Write one line to stderr; stdout is for results."""
+    """Write one line to stderr; stdout is for results. Of several processes the first one speaks."""
+    if _first():
+        _write(message)
+
+
+def _write(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def _first() -> bool:
+    """Whether this is the first of the processes that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar on stderr; silent without a terminal."""
+    """Iterate with a bar on stderr; silent without a terminal, and in all processes but the first."""
     bar: Iterable[T] = tqdm(
-        items, desc=label, total=total, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
+        items,
+        desc=label,
+        total=total,
+        file=sys.stderr,
+        disable=not (sys.stderr.isatty() and _first()),
+        leave=False,
     )
     yield from bar
 
@@ -33,13 +49,13 @@ def run(command: Callable[[], object]) -> int:
     try:
         command()
     except (InputError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        say(f"error: {error}")
+        _write(f"error: {error}")
         return FAILED
     except KeyboardInterrupt:
         say("interrupted: what was finished is kept; run the same command again to go on")
         return INTERRUPTED
     except SystemExit as stop:
         if isinstance(stop.code, str):
-            say(stop.code)
+            _write(stop.code)
         return DONE if stop.code is None else stop.code if isinstance(stop.code, int) else USAGE
     return DONE

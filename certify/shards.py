@@ -55,6 +55,12 @@ def current_shard() -> Shard | None:
     promised = int(text)
     if promised == 1:
         return None
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE is {promised} but {', '.join(missing)} not set: no launcher started this; use "
+            f"accelerate launch --multi_gpu --num_processes {promised} ..., or unset WORLD_SIZE"
+        )
     import torch
     from accelerate import PartialState
 

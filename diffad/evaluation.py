@@ -20,6 +20,7 @@ from certify.checks import InputError, check_choice, check_device, check_positiv
 from certify.confidence import CONFIDENCE_METHODS, ConfidenceMethod
 from certify.console import progress
 from certify.sampler import NOISE_CHUNK
+from certify.shards import Shard
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
 from certify.types import FloatArray
@@ -63,6 +64,8 @@ class Plan:
     calibration: int = 50
     seed: int = 0
     batch_size: int = 250
+    images_per_batch: int = 1
+    grid: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -78,8 +81,14 @@ class Plan:
         for name, least in (("n", 1), ("calibration", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, need at least {least}")
-        if self.batch_size < 1 or self.batch_size % NOISE_CHUNK:
-            raise InputError(f"batch_size: got {self.batch_size}, need a multiple of {NOISE_CHUNK}")
+        if self.images_per_batch < 1:
+            raise InputError(f"images_per_batch: got {self.images_per_batch}, need at least 1")
+        least = NOISE_CHUNK * self.images_per_batch
+        if self.batch_size < 1 or self.batch_size % least:
+            raise InputError(
+                f"batch_size: got {self.batch_size}, need a multiple of {least} "
+                f"({NOISE_CHUNK} draws of {self.images_per_batch} image(s))"
+            )
         check_device(self.device)
 
     @property
@@ -105,8 +114,13 @@ def default_smoothing(detector: Detector) -> str:
     return "reference" if detector.pair_lipschitz is not None else "input"
 
 
-def smooth(detector: Detector, plan: Plan, purifier: Any = None) -> SmoothedDetector:
-    """Return the smoothed detector of a plan, on its device, with the object that denoises for it, if any."""
+def smooth(
+    detector: Detector, plan: Plan, purifier: Any = None, shard: Shard | None = None
+) -> SmoothedDetector:
+    """Return the smoothed detector of a plan, on its device, with the object that denoises for it, if any.
+
+    `shard` is the share of this process where several draw together.
+    """
     if purifier is not None:
         if plan.smoothing not in ("denoise", "reference"):
             raise InputError(
@@ -126,6 +140,9 @@ def smooth(detector: Detector, plan: Plan, purifier: Any = None) -> SmoothedDete
         percentile=plan.percentile,
         seed=plan.seed,
         batch_size=plan.batch_size,
+        images_per_batch=plan.images_per_batch,
+        grid=plan.grid,
+        shard=shard,
         device=plan.device,
         purifier=purifier,
     )
@@ -153,15 +170,17 @@ def certify_split(
     *,
     store_folder: Path | None = None,
     purifier: Any = None,
+    shard: Shard | None = None,
 ) -> tuple[list[Condition], FloatArray]:
     """Certify a fitted detector on the test images.
 
     Returns the clean and certified conditions, and the certified radius (images,) of the right decision at the
     calibrated threshold (0 where there is none), at `alpha_per_image`. Radius 0 is always certified: `in` and
     `out` need its confidence bounds. The clean score is the percentile of the certification draws. With
-    `store_folder` the draws are kept and an interrupted run goes on.
+    `store_folder` the draws are kept and an interrupted run goes on; processes that share the work (`shard`)
+    meet there, and each returns the whole.
     """
-    smoothed = smooth(detector, plan, purifier)
+    smoothed = smooth(detector, plan, purifier, shard)
     subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
     store = partial(_store, store_folder, detector, split, smoothed, purifier)
     smoothed.calibrate(

@@ -52,7 +52,7 @@ def start_accelerator(
             "data parallelism (accelerate launch --multi_gpu), not sharded weights"
         )
     launcher = _launcher_arguments()
-    _check_world_size(accelerator.num_processes, launcher)
+    check_world_size(accelerator.num_processes)
     if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
         _use_all_cores(launcher)
     if accelerator.is_main_process:
@@ -62,14 +62,14 @@ def start_accelerator(
     return accelerator
 
 
-def _check_world_size(started: int, launcher: list[str] | None) -> None:
+def check_world_size(started: int) -> None:
     """Refuse a run in which fewer processes work together than the user, or the launcher, believes."""
     promised = int(os.environ.get("WORLD_SIZE", "1"))
     if promised != started:
         raise InputError(
-            f"WORLD_SIZE is {promised} but {started} process(es) work together: refusing to train apart"
+            f"WORLD_SIZE is {promised} but {started} process(es) work together: refusing to run apart"
         )
-    asked = int(_option(launcher, "num_processes") or started)
+    asked = int(_option(_launcher_arguments(), "num_processes") or started)
     if asked > started:
         raise InputError(
             f"accelerate launch was asked for {asked} processes and started {started}; on a CPU use: "

@@ -14,9 +14,12 @@ from PIL import Image
 from certify import console
 from certify.cli import main
 from diffad import sources
+from diffad.commands.certify import CertifyConfig, plan_of
+from diffad.config import parse_config
 from diffad.results import read_run
 from diffad.tables import NOTHING
 
+ROOT = Path(__file__).parents[2]
 FAST = [
     "--limit",
     "3",
@@ -87,7 +90,7 @@ def test_a_repeat_is_identical_and_draws_nothing(trained, tmp_path, capsys, monk
     def refuse(*args):
         raise AssertionError("drew again")
 
-    monkeypatch.setattr("certify.sampler._forward", refuse)
+    monkeypatch.setattr("certify.pool.DrawPool._score", refuse)
     assert main(argv) == console.DONE
     assert pq.read_table("run/images.parquet").equals(before)
     assert capsys.readouterr().out == out
@@ -115,7 +118,7 @@ def test_infinite_bounds_are_warned_of_before_sampling(trained, capsys, monkeypa
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("certify.cli.certify_split", stop)
+    monkeypatch.setattr("diffad.commands.certify.certify_split", stop)
     argv = ["--detector", str(trained), "--sigma", "0.1", "--radii", "0,0.9", "--n", "100"]
     assert main(argv) == console.INTERRUPTED
     err = capsys.readouterr().err
@@ -168,9 +171,9 @@ def test_a_way_or_score_that_proves_nothing_is_refused(trained, capsys) -> None:
     assert "takes images (1, 8, 8)" in failed([*base, "--resolution", "16"], capsys)
 
 
-def test_several_processes_are_refused(capsys, monkeypatch) -> None:
+def test_fewer_processes_than_promised_are_refused(capsys, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "launched as 2 processes" in failed(["--sigma", "0.25"], capsys)
+    assert "no launcher started this" in failed(["--sigma", "0.25"], capsys)
 
 
 @pytest.mark.parametrize(
@@ -257,9 +260,13 @@ def test_an_interrupt_exits_with_130_and_a_rerun_ends_with_the_same(trained, sta
     argv = ["-m", "certify", "--detector", trained, "--no_baselines", "--no_examples", "--radii", "0.1"]
     argv += ["--n", "300", "--batch_size", "50", "--limit", "20", "--output_dir"]
     process = start(*argv, "broken")
-    scores = tmp_path / "broken" / "draws" / "diffusion" / "scores"
+    scores = tmp_path / "broken" / "draws" / "diffusion"
+
+    def bytes_kept() -> int:
+        return sum(log.stat().st_size for log in scores.glob("scores-*.bin"))
+
     deadline = time.monotonic() + 60
-    while len(list(scores.glob("0*.npz"))) < 3:  # in the middle of the test images
+    while bytes_kept() < 6000:  # in the middle of the test images
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -269,8 +276,8 @@ def test_an_interrupt_exits_with_130_and_a_rerun_ends_with_the_same(trained, sta
     assert out == ""
     assert "interrupted: what was finished is kept" in err
     assert "Traceback" not in err
-    kept = len(list(scores.glob("0*.npz")))
-    assert 3 <= kept < 40
+    kept = bytes_kept()
+    assert 6000 <= kept < 40_000
     assert not (tmp_path / "broken" / "images.parquet").exists()
     words = [str(word) for word in argv[2:]]
     assert main([*words, "broken"]) == console.DONE
@@ -284,3 +291,37 @@ def test_an_opponent_is_fitted_on_the_noise_that_it_will_see(capsys) -> None:
     out, err = capsys.readouterr()
     assert "pixel_nn (fit_sigma=0.25), input" in out
     assert "run folder: runs/certify-pixel_nn-digits-8-8-fit_sigma=0.25-input-0.25-3" in err
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("certify_*.yaml")), ids=lambda path: path.stem
+)
+def test_every_preset_is_read_and_opens_with_its_command(path) -> None:
+    head = path.read_text(encoding="utf-8").splitlines()[:3]
+    assert all(line.startswith("#") for line in head)
+    assert f"certify --config configs/{path.name}" in head[1]
+    assert "Time:" in head[2]
+    assert "Expected:" in head[2]
+    config = parse_config(
+        CertifyConfig, ["--config", str(path), "--limit", "3"], prog="certify", description=""
+    )
+    assert (config.data, config.limit) == ("mnist", 3)
+    plan = plan_of(config)
+    assert plan.smoothing == "none"
+    # the radii of the paper, as they stand and halved
+    assert {k / 255 for k in (8, 16, 36, 72)} | {k / 510 for k in (8, 16, 36, 72)} == set(plan.radii)
+
+
+def test_the_preset_runs_on_images_at_hand(capsys, tmp_path) -> None:
+    argv = [
+        "--config",
+        str(ROOT / "configs" / "certify_ocsdf_mnist.yaml"),
+        "--data",
+        "digits",
+        "--resolution",
+        "8",
+    ]
+    assert main([*argv, "--limit", "5", "--no_examples", "--json"]) == console.DONE
+    rows = json.loads(capsys.readouterr().out)["auroc"]
+    assert {row["detector"] for row in rows} == {"pixel_nn", "patch_nn", "pca", "pixel_mean"}
+    assert {row["smoothing"] for row in rows} == {"none"}

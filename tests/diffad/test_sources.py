@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from certify.checks import InputError
-from certify.cli import CertifyConfig
 from diffad import sources
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
+from diffad.commands.certify import CertifyConfig
 from diffad.data import load_data
 from diffad.evaluation import score_name_of
 from diffad.manifest import describe_data
