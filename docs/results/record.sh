@@ -57,12 +57,13 @@ textures)
   $bin/diffad compare $out/textures $out/textures-denoise $out/textures-input --output_dir $out/textures
   ;;
 mnist)
+  data=${MNIST_DATA:-mnist}
   for c in 0 3 8; do
-    $bin/python train_ddpm.py --config configs/mnist.yaml --data "${MNIST_DATA:-mnist}" --normal_class $c --output_dir runs/mnist-$c
-    $bin/certify --detector runs/mnist-$c --limit 50 --radii 0,0.1,0.25,0.5,1 --output_dir $out/mnist-$c
+    $bin/python train_ddpm.py --config configs/mnist.yaml --data "$data" --normal_class $c --output_dir runs/mnist-$c
+    $bin/certify --detector runs/mnist-$c --data "$data" --limit 50 --radii 0,0.1,0.25,0.5,1 --output_dir $out/mnist-$c
     cp runs/mnist-$c/manifest.json $out/mnist-$c/training.json
   done
-  $bin/diffad attack --detector runs/mnist-8 --limit 50 --curve 0.25,0.5 --steps 10 --eot 4 --output_dir $out/mnist-8
+  $bin/diffad attack --detector runs/mnist-8 --data "$data" --limit 50 --curve 0.25,0.5 --steps 10 --eot 4 --output_dir $out/mnist-8
   ;;
 *)
   echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist" >&2
