@@ -136,14 +136,15 @@ def on_draws(
     p0 = float(ndtr(options.decision_radius / sigma))
     print(f"decisions at r = {options.decision_radius:g}, sigma {sigma:g}, threshold {threshold:.4g}")
     compare(plans(p0, options.alpha, options.futility, options.max_samples), iter([table]))
-    common = {
-        "sigma": sigma,
-        "max_samples": options.max_samples,
-        "alpha": options.alpha,
-        "lipschitz": lipschitz,
-    }
+    common = {"sigma": sigma, "max_samples": options.max_samples, "lipschitz": lipschitz}
     result: Decisions = certify_decisions(
-        Drawn(scores), threshold, sides, radius=options.decision_radius, futility=options.futility, **common
+        Drawn(scores),
+        threshold,
+        sides,
+        radius=options.decision_radius,
+        alpha=options.alpha,
+        futility=options.futility,
+        **common,
     )
     fixed = table.sum(axis=1) >= group_sequential_plan(p0, options.alpha, [options.max_samples]).boundaries[0]
     print(
@@ -153,8 +154,8 @@ def on_draws(
         f"{int(result.certified.sum())} certified against {int(fixed.sum())}"
     )
     for radius in options.radii:
-        adaptive = adaptive_bounds(Drawn(scores), labels, radii=[radius], **common)
         level = alpha_per_image(options.alpha, len(labels))
+        adaptive = adaptive_bounds(Drawn(scores), labels, radii=[radius], alpha_per_image=level, **common)
         full = certify_scores(scores, sigma, [radius], level, lipschitz)
         print(
             f"certified AUROC (both) at r = {radius:g}: fixed n {auroc(full, labels)[0]:.4f}, adaptive "

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from certify.adaptive import DrawSource, outwards
-from certify.bounds import alpha_per_image
 from certify.checks import InputError, check_choice, check_labels, check_level, check_positive, check_radii
 from certify.noise import NOISE_CHUNK
 from certify.sequential import BoolArray, IntArray, default_looks
@@ -68,7 +67,7 @@ def adaptive_bounds(
     sigma: float,
     radii: Any,
     max_samples: int,
-    alpha: float,
+    alpha_per_image: float,
     sides: Sequence[Side] = ("both",),
     lipschitz: float = 0.0,
     percentile: float = 0.5,
@@ -85,8 +84,9 @@ def adaptive_bounds(
         sigma: standard deviation of the noise, in pixel units of [0, 1].
         radii: L2 radii >= 0 in the same units.
         max_samples: draws an image, at most: the last look.
-        alpha: level of each cell (one radius, one side) over all images and looks, in (0, 0.5); each image
-            takes alpha / images. For a joint claim over C cells give alpha / C.
+        alpha_per_image: level of the one bound that an image has in each cell (one radius, one side), over
+            all looks, in (0, 0.5): alpha / images for the union bound, see `alpha_per_image` and
+            `auroc_confidence`.
         sides: who is attacked, of SIDES; an image draws as long as one of these cells needs it.
         lipschitz: the L of the split certificate; 0 only if the score is a function of x + noise alone.
         percentile: p of the smoothed score, in (0, 1).
@@ -100,7 +100,7 @@ def adaptive_bounds(
     """
     anomalous = check_labels(labels) == 1
     check_positive(sigma, "sigma")
-    check_level(alpha)
+    check_level(alpha_per_image)
     radii = check_radii(np.atleast_1d(np.asarray(radii, dtype=np.float64)))
     if not sides:
         raise InputError(f"sides: got none, allowed are {', '.join(SIDES)}")
@@ -108,16 +108,17 @@ def adaptive_bounds(
         raise InputError(f"lipschitz: got {lipschitz}, need a finite constant of at least 0")
     if not 0.0 <= tolerance < 1.0:
         raise InputError(f"tolerance: got {tolerance}, need a share of the pairs in [0, 1)")
-    level = alpha_per_image(alpha, len(anomalous))
     known = np.concatenate([[0.0], radii])  # radius 0 first: the images left alone
     cells = [_cell(side, position + 1) for position in range(len(radii)) for side in sides]
     least = min(known[row] for cell in cells for row in cell)
     rate = min(shifted_rates(percentile, float(least) / sigma))
     schedule = default_looks(
-        rate.p0, level, max_samples, looks, multiple=multiple, complement=rate.complement
+        rate.p0, alpha_per_image, max_samples, looks, multiple=multiple, complement=rate.complement
     )
     ranks = [
-        sequential_ranks(schedule, percentile, float(r) / sigma, level, spending_power=spending_power)
+        sequential_ranks(
+            schedule, percentile, float(r) / sigma, alpha_per_image, spending_power=spending_power
+        )
         for r in known
     ]
     race = _Race(anomalous, cells, schedule, _mirrored(ranks, schedule), lipschitz * known, tolerance)
@@ -128,7 +129,7 @@ def adaptive_bounds(
         race.samples,
         np.array(race.left).reshape(len(radii), len(sides)),
         schedule,
-        level,
+        alpha_per_image,
     )
 
 

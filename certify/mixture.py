@@ -23,6 +23,8 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 # Log wealth given up at a boundary; exceeds its rounding error up to some ten million draws.
 LOG_SLACK = 1e-7
+# Masses below have lost digits; rounded down to 0.
+TINY = 1e-290
 # Halvings that take an interval of length 1 down to neighbouring floats, for rates above 1e-20.
 HALVINGS = 120
 
@@ -45,16 +47,18 @@ def mixture_log_wealth(
         complement: 1 - p0, where it is known to more digits than p0 near 1 can keep.
 
     Returns:
-        float64 of the broadcast shape; -inf where the wealth is below the smallest float.
+        float64 of the broadcast shape; -inf where the mass that the posterior Beta(S + a, n - S + b) has above p0
+        is too small for a float, which is far below any boundary.
     """
     counts, trials = _check_counts(successes, n)
     check_positive(a, "a")
     check_positive(b, "b")
     rest = check_rate(p0, complement)
     failures = trials - counts
+    # betainc(b, a, 1 - p0) is the prior's mass above p0, without cancellation where p0 is near 1.
+    prior, posterior = float(betainc(b, a, rest)), betainc(failures + b, counts + a, rest)
     with np.errstate(divide="ignore"):
-        # betainc(b, a, 1 - p0) is the prior's mass above p0, without cancellation where p0 is near 1.
-        above = np.log(betainc(failures + b, counts + a, rest)) - math.log(betainc(b, a, rest))
+        above = np.log(np.where(posterior > TINY, posterior, 0.0)) - math.log(prior)
     wealth = betaln(counts + a, failures + b) - betaln(a, b) + above
     return np.asarray(wealth - counts * math.log1p(-rest) - failures * math.log(rest), dtype=np.float64)
 

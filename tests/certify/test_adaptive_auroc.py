@@ -9,7 +9,6 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from certify.adaptive_auroc import AdaptiveBounds, adaptive_bounds
-from certify.bounds import alpha_per_image
 from certify.certificate import certify_scores
 from certify.checks import InputError
 from certify.metrics import auroc
@@ -17,7 +16,7 @@ from certify.pool import DrawPool
 from certify.sequential_ranks import sequential_ranks
 
 SIGMA, ALPHA, N = 1.0, 0.001, 4000
-OPTIONS = {"sigma": SIGMA, "max_samples": N, "alpha": ALPHA}
+OPTIONS = {"sigma": SIGMA, "max_samples": N, "alpha_per_image": ALPHA / 60}
 
 
 class Drawn:
@@ -45,12 +44,12 @@ def population(seed: int = 0, images: int = 30) -> tuple[np.ndarray, np.ndarray]
 def test_it_saves_draws_and_keeps_the_bound(lipschitz: float) -> None:
     scores, labels = population()
     result = adaptive_bounds(Drawn(scores), labels, radii=[0.1], lipschitz=lipschitz, **OPTIONS)
-    fixed = certify_scores(scores, SIGMA, [0.1], alpha_per_image(ALPHA, len(labels)), lipschitz)
+    fixed = certify_scores(scores, SIGMA, [0.1], ALPHA / 60, lipschitz)
     assert auroc(result.bounds, labels) == pytest.approx(auroc(fixed, labels), abs=0.004)
     assert result.saving > 0.4
     assert result.undecided.shape == (1, 1)
     assert float(result.undecided[0, 0]) <= 0.001
-    assert result.alpha_per_image == pytest.approx(ALPHA / 60)
+    assert result.alpha_per_image == ALPHA / 60
 
 
 def by_definition(scores: np.ndarray, label: int, result: AdaptiveBounds, row: int, radius: float) -> float:
@@ -100,7 +99,14 @@ def test_the_level_holds_although_stopping_looks_at_all_draws() -> None:
     for _ in range(runs):
         scores = centres[:, None] + rng.standard_normal((4, n))
         result = adaptive_bounds(
-            Drawn(scores), labels, sigma=1.0, radii=[0.2], max_samples=n, alpha=alpha, multiple=10, looks=8
+            Drawn(scores),
+            labels,
+            sigma=1.0,
+            radii=[0.2],
+            max_samples=n,
+            alpha_per_image=alpha / 4,
+            multiple=10,
+            looks=8,
         )
         wrong += bool((result.bounds.lower[0, :2] > centres[:2] - 0.2).any()) or bool(
             (result.bounds.upper[0, 2:] < centres[2:] + 0.2).any()
@@ -193,7 +199,7 @@ def test_a_pool_gives_the_same_bounds_whatever_its_batches() -> None:
             sigma=0.25,
             radii=[0.05],
             max_samples=1000,
-            alpha=0.001,
+            alpha_per_image=0.0001,
         )
         for batch in (50, 250)
     ]
@@ -207,7 +213,7 @@ def test_a_pool_gives_the_same_bounds_whatever_its_batches() -> None:
     ("arguments", "message"),
     [
         ({"radii": [-0.1]}, "radii: got"),
-        ({"alpha": 0.5}, "alpha: got"),
+        ({"alpha_per_image": 0.5}, "alpha: got"),
         ({"sides": ()}, "sides: got none"),
         ({"tolerance": 1.0}, "tolerance: got"),
         ({"lipschitz": float("inf")}, "lipschitz: got"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from certify.adaptive_auroc import adaptive_bounds
-from certify.bounds import alpha_per_image, clopper_pearson_lower, order_ranks
+from certify.bounds import clopper_pearson_lower, order_ranks
 from certify.certificate import certify_scores
 from certify.metrics import auroc
 from certify.mixture import confidence_sequence_lower, mixture_boundary, mixture_log_wealth
@@ -99,10 +99,9 @@ def test_adaptive_bounds_are_within_those_of_each_look_alone(
     scores = centres / 2 + np.random.default_rng(seed).standard_normal((6, 600))
     scores = scores.round() if rounded else scores
     result = adaptive_bounds(
-        Drawn(scores), labels, sigma=1.0, radii=[radius], max_samples=600, alpha=0.05, lipschitz=0.5
+        Drawn(scores), labels, sigma=1.0, radii=[radius], max_samples=600, alpha_per_image=0.01, lipschitz=0.5
     )
-    level = alpha_per_image(0.05, 6)
-    looks = [certify_scores(scores[:, :n], 1.0, [radius], level, 0.5) for n in result.looks]
+    looks = [certify_scores(scores[:, :n], 1.0, [radius], 0.01, 0.5) for n in result.looks]
     best_lower = np.max([bounds.lower[0] for bounds in looks], axis=0)
     best_upper = np.min([bounds.upper[0] for bounds in looks], axis=0)
     assert (result.bounds.lower[0, labels == 1] <= best_lower[labels == 1]).all()
