@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from certify.checks import InputError
 from certify.one_draw import mean_rate_lower, one_draw_auroc, one_draw_rates
@@ -157,6 +158,29 @@ def test_nan_draws_lose() -> None:
     assert one_draw_auroc(everything, labels, SIGMA, [0.0], ALPHA)[0] == 0.0
     tpr, fpr = one_draw_rates(everything, labels, 1.5, SIGMA, [0.0], ALPHA)
     assert (tpr[0], fpr[0]) == (0.0, 1.0)
+
+
+def test_rates_are_clopper_pearsons_at_half_the_level() -> None:
+    scores = np.r_[np.arange(10.0), np.arange(10.0)].reshape(4, 5)
+    tpr, fpr = one_draw_rates(scores, [1, 1, 0, 0], 2.5, SIGMA, [0.0], 0.1, "clean")
+    assert tpr[0] == pytest.approx(beta.ppf(0.05, 7, 4), abs=1e-11)  # 7 of 10 draws above, in both classes
+    assert fpr[0] == pytest.approx(beta.ppf(0.95, 8, 3), abs=1e-11)
+
+
+def test_a_margin_is_rounded_against_us() -> None:
+    """The normal score plus 2 r rounds down to the anomaly's, which in truth falls short of it."""
+    rng, radius = np.random.default_rng(0), 0.1
+    normals = rng.random(100)
+    anomalies = normals + 2 * radius
+    short = [
+        Fraction(a) < Fraction(b) + 2 * Fraction(radius) for a, b in zip(anomalies, normals, strict=True)
+    ]
+    assert sum(short) > 10
+    for anomaly, normal in zip(anomalies[short], normals[short], strict=True):
+        for raised, wins in ((anomaly, False), (anomaly + 1e-9, True)):
+            scores = np.repeat([[raised], [normal]], 200, axis=1)
+            bound = one_draw_auroc(scores, [1, 0], SIGMA, [radius], 0.4, "both", 1.0)[0]
+            assert bound > 0.5 if wins else bound == 0.0
 
 
 def test_a_score_at_the_threshold_is_normal() -> None:
