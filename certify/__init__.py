@@ -41,6 +41,7 @@ from certify.mixture import (
     mixture_log_wealth,
 )
 from certify.one_draw import one_draw_auroc, one_draw_rates
+from certify.pool import DrawPool
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
 from certify.sequential import (
     GroupSequentialPlan,
@@ -50,6 +51,7 @@ from certify.sequential import (
     run_plan,
 )
 from certify.sequential_ranks import sequential_ranks
+from certify.shards import Shard, current_shard
 from certify.smoothed_sum import SmoothedSum, level_seed
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
@@ -79,6 +81,7 @@ __all__ = [
     "Confidence",
     "ConfidenceMethod",
     "Decisions",
+    "DrawPool",
     "DrawSource",
     "Estimate",
     "GroupSequentialPlan",
@@ -86,6 +89,7 @@ __all__ = [
     "NoiseLevel",
     "ScoreBounds",
     "ScoreStore",
+    "Shard",
     "Side",
     "SmoothedDetector",
     "SmoothedSum",
@@ -110,6 +114,7 @@ __all__ = [
     "confidence_sequence_lower",
     "confidence_sequence_radius",
     "conformal_rank",
+    "current_shard",
     "default_looks",
     "delong_interval",
     "delong_test",

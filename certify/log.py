@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -134,26 +134,22 @@ def read_layout(path: Path, config_hash: str) -> Layout | None:
     return Layout(head["dtype"].decode(), int(head["draws"]), int(head["columns"]))
 
 
-def read_records(path: Path, layout: Layout, start: int) -> tuple[list[Record], int, int]:
+def read_records(path: Path, layout: Layout, start: int) -> tuple[Iterator[Record], int, int]:
     """Read the whole records of a log from byte `start` (0: the first record).
 
     Returns the sound records, the number of damaged ones, and the byte where reading goes on later. The scores are
     views of one buffer.
     """
-    start = max(start, _HEADER.itemsize)
-    kind = layout.record
+    start, kind = max(start, _HEADER.itemsize), layout.record
     with path.open("rb") as file:
-        count = (os.fstat(file.fileno()).st_size - start) // kind.itemsize
-        if count <= 0:
-            return [], 0, start
+        count = max(0, os.fstat(file.fileno()).st_size - start) // kind.itemsize
         file.seek(start)
         buffer = np.fromfile(file, kind, count)
-    raw = buffer.view(np.uint8).reshape(len(buffer), kind.itemsize)[:, :-4]
-    sound = [row for row in range(len(buffer)) if zlib.crc32(raw[row]) == buffer["crc"][row]]
-    records = [
-        (int(image), digest.tobytes().hex(), int(chunk), buffer["scores"][row])
-        for row, image, digest, chunk in zip(
-            sound, buffer["image"][sound], buffer["digest"][sound], buffer["chunk"][sound], strict=True
-        )
-    ]
+    raw = buffer.view(np.uint8).reshape(len(buffer), kind.itemsize)
+    checksums = buffer["crc"].tolist()
+    sound = [row for row, checksum in enumerate(checksums) if zlib.crc32(raw[row, :-4].data) == checksum]
+    images, digests, chunks, scores = (buffer[name] for name in ("image", "digest", "chunk", "scores"))
+    records = (
+        (int(images[row]), digests[row].tobytes().hex(), int(chunks[row]), scores[row]) for row in sound
+    )
     return records, len(buffer) - len(sound), start + len(buffer) * kind.itemsize

@@ -164,7 +164,12 @@ class DrawPool:
             raise InputError(f"n: got {n}, need at least one draw")
         rows = range(len(self.indices))
         self.extend(dict.fromkeys(rows, n))
-        return np.stack([self.draws(row)[:n] for row in rows])
+        first = self.draws(0)[:n]
+        # filled row by row: a list of rows beside the array would double the memory
+        scores = np.empty((len(rows), *first.shape), first.dtype)
+        for row in rows:
+            scores[row] = self.draws(row)[:n]
+        return scores
 
     @property
     def draws_per_batch(self) -> int:
