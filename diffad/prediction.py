@@ -16,14 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from certify.adaptive import certify_decisions
 from certify.bounds import linf_reading
 from certify.certificate import Decision, certified_radius, lipschitz_radius
 from certify.checks import InputError, check_level, check_positive
 from certify.pool import DrawPool
-from certify.sequential import GroupSequentialPlan, default_looks, group_sequential_plan
+from certify.sequential import fewest_draws
+from certify.sequential_ranks import shifted_rates
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray
 
@@ -101,6 +102,7 @@ def decide(
     start = time.perf_counter()
     if smoothed.threshold_ is None:
         raise InputError("threshold_: not set; call calibrate on held-out normal images first")
+    check_budget(smoothed, rule)
     if smoothed.base is None:
         side, radius, scores, draws, passes = *_without_noise(smoothed, image, rule), 0, 1
     else:
@@ -124,24 +126,17 @@ def decide(
     )
 
 
-def plan_for(side: Decision, smoothed: SmoothedDetector, rule: Rule) -> GroupSequentialPlan:
-    """Return the test that certifies `side` at `rule.radius`: a vote's rate must exceed Phi(r / sigma -/+ Phi^-1(p)).
-
-    At r this is Theorem 1 of Chiang et al. (2020) read at one threshold; at the median both sides have Cohen's
-    rate Phi(r / sigma). Looks are whole batches, so that no draw is wasted.
-
-    Raises:
-        InputError: if `max_samples` votes in a row would not do.
-    """
-    assert rule.radius is not None
-    assert smoothed.sigma is not None
-    centre = float(ndtri(smoothed.percentile)) * (1.0 if side == "normal" else -1.0)
-    shifted = rule.radius / smoothed.sigma + centre
-    p0, complement = float(ndtr(shifted)), float(ndtr(-shifted))
-    looks = default_looks(
-        p0, rule.alpha, rule.max_samples, multiple=smoothed.batch_size, complement=complement
-    )
-    return group_sequential_plan(p0, rule.alpha, looks, complement=complement)
+def check_budget(smoothed: SmoothedDetector, rule: Rule) -> None:
+    """Refuse, before anything is drawn, a sequential rule whose `max_samples` could never decide at its radius."""
+    if rule.radius is None or smoothed.sigma is None or smoothed.base is None:
+        return
+    rates = shifted_rates(smoothed.percentile, rule.radius / smoothed.sigma)
+    need = max(fewest_draws(rate.p0, rule.alpha, complement=rate.complement) for rate in rates)
+    if need > rule.max_samples:
+        raise InputError(
+            f"max_samples: got {rule.max_samples}, need at least {need} to certify L2 {rule.radius:g} "
+            f"at sigma {smoothed.sigma:g}; raise it, or sigma"
+        )
 
 
 def _pool(
@@ -164,6 +159,7 @@ def _pool(
         purpose=purpose,
         batch_size=batch_size,
         device=smoothed.device,
+        grid=smoothed.grid,
         name=type(smoothed.detector).__name__,
         probe=probe,
     )
@@ -189,28 +185,21 @@ def _fixed(smoothed: SmoothedDetector, pool: DrawPool, side: Decision, rule: Rul
 def _at_radius(smoothed: SmoothedDetector, pool: DrawPool, side: Decision, rule: Rule) -> float:
     """Return rule.radius if the group-sequential test certifies `side` there, else 0."""
     assert rule.radius is not None
-    plan = plan_for(side, smoothed, rule)
-    for look, boundary, futility in zip(plan.looks, plan.boundaries, plan.futility, strict=True):
-        pool.extend({0: look})
-        votes = int(_votes(pool.draws(0), smoothed, side, rule.radius).sum())
-        if votes >= boundary:
-            return rule.radius
-        if look - votes >= futility:
-            break
-    return 0.0
-
-
-def _votes(
-    scores: FloatArray, smoothed: SmoothedDetector, side: Decision, radius: float
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which draws speak for `side` with the margin L r of the split certificate; NaN never does."""
     assert smoothed.threshold_ is not None
-    shift = smoothed.lipschitz * radius
-    if side == "anomalous":
-        line = math.nextafter(smoothed.threshold_ + shift, math.inf) if shift else smoothed.threshold_
-        return np.asarray(scores > line)
-    line = math.nextafter(smoothed.threshold_ - shift, -math.inf) if shift else smoothed.threshold_
-    return np.asarray(scores <= line)
+    assert smoothed.sigma is not None
+    found = certify_decisions(
+        pool,
+        smoothed.threshold_,
+        [side],
+        sigma=smoothed.sigma,
+        radius=rule.radius,
+        max_samples=rule.max_samples,
+        alpha=rule.alpha,
+        lipschitz=smoothed.lipschitz,
+        percentile=smoothed.percentile,
+        multiple=pool.draws_per_batch,
+    )
+    return rule.radius if found.certified[0] else 0.0
 
 
 def _without_noise(

@@ -25,9 +25,9 @@ from certify.text import floor_text
 from diffad.config import parse_config
 from diffad.data.reading import list_images, read_image
 from diffad.detector import Detector
-from diffad.evaluation import Plan, default_smoothing, load_purifier, smooth
 from diffad.manifest import build_manifest, now
-from diffad.prediction import Prediction, Rule, decide, fresh_seed, plan_for
+from diffad.plan import Plan, default_smoothing, load_purifier, smooth
+from diffad.prediction import Prediction, Rule, check_budget, decide, fresh_seed
 from diffad.registry import DETECTORS, load_detector
 from diffad.results import ROWS
 from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii, with_score_options
@@ -110,8 +110,7 @@ def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
     rule = rule_of(config)
     refuse_run_folder(config.output_dir)
     loaded = load(config)
-    if rule.radius is not None and loaded.smoothed.base is not None:
-        plan_for("normal", loaded.smoothed, rule), plan_for("anomalous", loaded.smoothed, rule)
+    check_budget(loaded.smoothed, rule)
     console.say(
         f"deciding {len(paths)} images by {loaded.detector.name}, way {loaded.smoothed.smoothing}, "
         f"threshold {loaded.smoothed.threshold_:.6g} ({loaded.origin['text']})"

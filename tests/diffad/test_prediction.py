@@ -13,7 +13,7 @@ from certify.bounds import clopper_pearson_lower
 from certify.checks import InputError
 from certify.sequential import fewest_draws
 from certify.smoothing import SmoothedDetector
-from diffad.prediction import SELECTION, Rule, decide, fresh_seed, plan_for
+from diffad.prediction import SELECTION, Rule, check_budget, decide, fresh_seed
 
 SIDE, SIGMA = 2, 0.25  # images of 1 x 2 x 2
 MEAN = SIDE * SIDE
@@ -106,16 +106,12 @@ def test_the_sequential_level_holds_at_the_boundary() -> None:
 
 def test_max_samples_that_can_decide_nothing_are_refused() -> None:
     with pytest.raises(InputError, match="max_samples: got 30, need at least 40"):
-        plan_for("normal", smoothed(), Rule(seed=0, radius=SIGMA, max_samples=30))
-
-
-def test_another_percentile_asks_for_another_rate() -> None:
-    for percentile, side, rate in [
-        (0.7, "normal", norm.cdf(1 + norm.ppf(0.7))),
-        (0.7, "anomalous", norm.cdf(1 - norm.ppf(0.7))),
-    ]:
-        plan = plan_for(side, smoothed(percentile=percentile), Rule(seed=0, radius=SIGMA))
-        assert plan.p0 == pytest.approx(rate)
+        decide(smoothed(), image(1.5), 0, Rule(seed=0, radius=SIGMA, max_samples=30))
+    # at another percentile one side needs more: Phi(1 + Phi^-1(.7)) must be exceeded
+    need = fewest_draws(norm.cdf(1 + norm.ppf(0.7)), 0.001)
+    with pytest.raises(InputError, match=f"need at least {need}"):
+        check_budget(smoothed(percentile=0.7), Rule(seed=0, radius=SIGMA, max_samples=need - 1))
+    check_budget(smoothed(percentile=0.7), Rule(seed=0, radius=SIGMA, max_samples=need))
 
 
 class Pair(SimpleNamespace):
