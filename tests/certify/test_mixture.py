@@ -129,3 +129,13 @@ def test_what_is_no_count_is_refused() -> None:
         confidence_sequence_lower(2.5, 4, 0.01)
     with pytest.raises(InputError, match="complement: got"):
         mixture_boundary(DRAWS, 0.8, 0.01, complement=0.1)
+
+
+def test_confidence_sequence_is_that_of_the_krichevsky_trofimov_bettor() -> None:
+    """Betting the plug-in rate (S + 1/2) / (n + 1) on each draw telescopes to the mixture: wealth 1 / alpha."""
+    draws = np.random.default_rng(0).random(80) < 0.7
+    before = np.concatenate([[0], np.cumsum(draws)[:-1]])
+    plug_in = (before + 0.5) / (np.arange(80) + 1.0)
+    lower = float(confidence_sequence_lower(int(draws.sum()), 80, ALPHA))
+    bets = np.where(draws, plug_in / lower, (1.0 - plug_in) / (1.0 - lower))
+    assert np.log(bets).sum() == pytest.approx(-math.log(ALPHA), abs=1e-6)
