@@ -27,7 +27,7 @@ from certify import ScoreBounds, SmoothedDetector, alpha_per_image, max_radius, 
 from diffad import detector_class, load_detector
 from diffad.attacks import attack_smoothed, pgd
 from diffad.data import load_data
-from diffad.evaluation import Plan, smooth
+from diffad.plan import Plan, smooth
 from diffad.sources import at_sigma
 
 ALPHA = 0.001

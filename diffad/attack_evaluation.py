@@ -17,7 +17,7 @@ from diffad.attacks.result import keep_worse
 from diffad.conditions import Condition, TestedImages, attack_condition, clean_condition
 from diffad.data import DataSplit
 from diffad.detector import Detector
-from diffad.evaluation import Plan, smooth, subject_of
+from diffad.plan import Plan, smooth, subject_of
 
 
 def attack_split(

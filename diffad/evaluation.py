@@ -6,7 +6,6 @@ The commands `certify` and `diffad attack` are these functions with options, pro
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from certify.bounds import alpha_per_image
-from certify.certificate import certified_radius, certify_scores, percentile_scores
-from certify.checks import InputError, check_choice, check_device, check_positive, check_probability
-from certify.confidence import CONFIDENCE_METHODS, ConfidenceMethod
-from certify.console import progress
-from certify.sampler import NOISE_CHUNK
+from certify.adaptive_auroc import adaptive_bounds
+from certify.certificate import certified_radius, certify_scores, invalid_draws, percentile_scores
+from certify.checks import InputError
+from certify.console import progress, say
+from certify.pool import DrawPool
 from certify.shards import Shard
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
-from certify.types import FloatArray
+from certify.types import FloatArray, ScoreBounds
 from diffad.baselines.choose import fit_baseline
 from diffad.conditions import (
     Condition,
@@ -35,132 +33,10 @@ from diffad.conditions import (
 )
 from diffad.data import DataSplit
 from diffad.detector import Detector
-from diffad.registry import load_detector
+from diffad.plan import Plan, smooth, subject_of
 
 # What needs no network; every certified table carries these rows (docs/certificates.md says why).
 BASELINES = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a detector is smoothed and certified.
-
-    `alpha` is the total of one table cell (one radius, one side, all images) or, when `joint`, of all cells;
-    `confidence` says how the images of a cell share it (`certify.confidence`); under `failures` and `population`
-    each bound takes alpha as well. `alpha_per_image` is the convention of the literature, reported beside it
-    from the same draws. `sigma` and `radii` are L2 in [0, 1] pixel units.
-    """
-
-    smoothing: str
-    sigma: float | None
-    radii: tuple[float, ...]
-    n: int = 1000
-    alpha: float = 0.001
-    alpha_per_image: float = 0.001
-    joint: bool = False
-    confidence: ConfidenceMethod = "union"
-    percentile: float = 0.5
-    quantile: float = 0.9
-    calibration: int = 50
-    seed: int = 0
-    batch_size: int = 250
-    images_per_batch: int = 1
-    grid: bool = False
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range before anything is drawn."""
-        if self.sigma is not None:
-            check_positive(self.sigma, "sigma")
-        for name in ("alpha", "alpha_per_image"):
-            if not 0.0 < getattr(self, name) < 0.5:
-                raise InputError(f"{name}: got {getattr(self, name)}, need a value between 0 and 0.5")
-        check_choice(self.confidence, CONFIDENCE_METHODS, "confidence")
-        check_probability(self.percentile, "percentile")
-        check_probability(self.quantile, "quantile")
-        for name, least in (("n", 1), ("calibration", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: got {getattr(self, name)}, need at least {least}")
-        if self.images_per_batch < 1:
-            raise InputError(f"images_per_batch: got {self.images_per_batch}, need at least 1")
-        least = NOISE_CHUNK * self.images_per_batch
-        if self.batch_size < 1 or self.batch_size % least:
-            raise InputError(
-                f"batch_size: got {self.batch_size}, need a multiple of {least} "
-                f"({NOISE_CHUNK} draws of {self.images_per_batch} image(s))"
-            )
-        check_device(self.device)
-
-    @property
-    def cells(self) -> int:
-        """Cells that share alpha: each radius above 0 has three sides."""
-        above = sum(radius > 0 for radius in self.radii)
-        return 3 * above + 1 if self.joint else 1
-
-    @property
-    def alpha_kind(self) -> str:
-        """How rows name `confidence`."""
-        return "total" if self.confidence == "union" else self.confidence
-
-    def level(self, images: int) -> float:
-        """One-sided level of each image's bound in a cell of `images` images."""
-        return alpha_per_image(self.alpha, images if self.confidence == "union" else 1, self.cells)
-
-
-def default_smoothing(detector: Detector) -> str:
-    """Return `none` for a Lipschitz score, `reference` for a Lipschitz comparison, else `input`."""
-    if detector.lipschitz is not None:
-        return "none"
-    return "reference" if detector.pair_lipschitz is not None else "input"
-
-
-def smooth(
-    detector: Detector, plan: Plan, purifier: Any = None, shard: Shard | None = None
-) -> SmoothedDetector:
-    """Return the smoothed detector of a plan, on its device, with the object that denoises for it, if any.
-
-    `shard` is the share of this process where several draw together.
-    """
-    if purifier is not None:
-        if plan.smoothing not in ("denoise", "reference"):
-            raise InputError(
-                f"--purifier: the way {plan.smoothing!r} does not denoise; use --smoothing denoise"
-            )
-        if purifier.image_shape != detector.image_shape:
-            raise InputError(
-                f"--purifier: denoises images {purifier.image_shape}, the detector takes {detector.image_shape}"
-            )
-        purifier = purifier.to(plan.device)
-    return SmoothedDetector(
-        detector.to(plan.device),
-        None if plan.smoothing == "none" else plan.sigma,
-        plan.smoothing,  # type: ignore[arg-type]  # checked there
-        n=plan.n,
-        alpha=plan.alpha_per_image,
-        percentile=plan.percentile,
-        seed=plan.seed,
-        batch_size=plan.batch_size,
-        images_per_batch=plan.images_per_batch,
-        grid=plan.grid,
-        shard=shard,
-        device=plan.device,
-        purifier=purifier,
-    )
-
-
-def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
-    """Return what the rows name: data, detector, way, score and sigma."""
-    score_name = score_name_of(detector, plan.smoothing)
-    noise = None if plan.smoothing in ("none", "") else plan.sigma
-    return Subject(split.name, split.resolution, detector.name, plan.smoothing, score_name, noise)
-
-
-def score_name_of(detector: Detector, smoothing: str) -> str:
-    """Return the score as rows name it, with the noise that the detector was fitted on, if any."""
-    # the way `sure` has one score of its own, whatever else the detector offers
-    name = "squared_l2" if smoothing == "sure" else str(getattr(detector, "score_name", ""))
-    fitted_at = detector.fit_info.get("noise_sigma")
-    return name if fitted_at is None else f"{name} fit_sigma={fitted_at:g}".strip()
 
 
 def certify_split(
@@ -171,11 +47,12 @@ def certify_split(
     store_folder: Path | None = None,
     purifier: Any = None,
     shard: Shard | None = None,
-) -> tuple[list[Condition], FloatArray]:
+) -> tuple[list[Condition], FloatArray | None]:
     """Certify a fitted detector on the test images.
 
     Returns the clean and certified conditions, and the certified radius (images,) of the right decision at the
-    calibrated threshold (0 where there is none), at `alpha_per_image`. Radius 0 is always certified: `in` and
+    calibrated threshold (0 where there is none), at `alpha_per_image`; None of an adaptive plan, whose draws serve
+    the AUROC alone. Radius 0 is always certified: `in` and
     `out` need its confidence bounds. The clean score is the percentile of the certification draws. With
     `store_folder` the draws are kept and an interrupted run goes on; processes that share the work (`shard`)
     meet there, and each returns the whole.
@@ -196,8 +73,12 @@ def certify_split(
         )
         sizes = smoothed.radius(split.test.images, tested.index.tolist(), tested.labels)
         return [clean_condition(subject, tested, clean, n=0, **shared), *rows], sizes
+    if plan.adaptive:
+        pool = smoothed.draw_pool(split.test.images, tested.index.tolist(), store=store("", "certify"))
+        return _adaptively(smoothed, pool, subject, tested, plan), None
     draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store("", "certify"))
-    clean = percentile_scores(draws, plan.percentile)
+    report_invalid(draws, detector.name)
+    clean = clean_estimates(draws, tested.labels, plan.percentile)
     conditions = [clean_condition(subject, tested, clean, n=plan.n, **shared)]
     levels = {plan.alpha_kind: plan.level(len(tested)), "per_image": plan.alpha_per_image}
     for kind, level in levels.items():
@@ -208,6 +89,72 @@ def certify_split(
             subject, tested, bounds, radii, n=plan.n, alpha=level, alpha_kind=kind, **shared
         )
     return conditions, _radii_at_threshold(smoothed, draws, tested.labels)
+
+
+def _adaptively(
+    smoothed: SmoothedDetector, pool: DrawPool, subject: Subject, tested: TestedImages, plan: Plan
+) -> list[Condition]:
+    """Draw each image as far as the AUROC at the plan's radii needs it; see `certify.adaptive_auroc`."""
+    radii, level = [radius for radius in plan.radii if radius > 0], plan.level(len(tested))
+    found = adaptive_bounds(
+        pool,
+        tested.labels,
+        sigma=float(plan.sigma or 0.0),
+        radii=radii,
+        max_samples=plan.n,
+        alpha_per_image=level,
+        sides=("in", "out", "both"),
+        lipschitz=smoothed.lipschitz,
+        percentile=plan.percentile,
+        tolerance=plan.tolerance,
+        multiple=pool.draws_per_batch,
+    )
+    say(
+        f"{subject.label}: drew {found.samples.mean():.0f} times an image on average, at most {found.looks[-1]}; "
+        f"{100 * found.saving:.0f} % saved; undecided pairs at most {100 * found.undecided.max():.2g} %"
+    )
+    draws = [pool.draws(row)[: found.samples[row]] for row in range(len(tested))]
+    clean = [
+        clean_estimates(one[None], tested.labels[row : row + 1], plan.percentile)[0]
+        for row, one in enumerate(draws)
+    ]
+    bounds = ScoreBounds(
+        np.vstack([found.unattacked.lower, found.bounds.lower]),
+        np.vstack([found.unattacked.upper, found.bounds.upper]),
+    )
+    shared: dict[str, Any] = {"n": plan.n, "seed": plan.seed, "threshold": smoothed.threshold_}
+    return [
+        clean_condition(subject, tested, np.array(clean), **shared),
+        *certified_conditions(
+            subject, tested, bounds, [0.0, *radii], alpha=level, alpha_kind=plan.alpha_kind, **shared
+        ),
+    ]
+
+
+def clean_estimates(draws: FloatArray, labels: IntArray, percentile: float) -> FloatArray:
+    """Return the smoothed scores (images,) from draws (images, n); NaN counts against the detector.
+
+    Raises `InputError` where so many draws are NaN that the percentile itself is one.
+    """
+    worst = np.where(labels == 1, -np.inf, np.inf)[:, None]
+    scores = percentile_scores(np.where(np.isnan(draws), worst, draws), percentile)
+    if not np.isfinite(scores).all():
+        image = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise InputError(
+            f"image {image}: {int(np.isnan(draws[image]).sum())} of {draws.shape[1]} noisy scores are NaN, so its "
+            "smoothed score is unknown; mend the detector, or leave the image out"
+        )
+    return scores
+
+
+def report_invalid(draws: FloatArray, name: str) -> None:
+    """Say how many draws were NaN; they count as -inf in lower and +inf in upper ends."""
+    invalid = invalid_draws(draws)
+    if invalid.any():
+        say(
+            f"warning: {name}: {int(invalid.sum())} noisy scores of {int((invalid > 0).sum())} images are NaN and "
+            "count against the detector"
+        )
 
 
 def _radii_at_threshold(smoothed: SmoothedDetector, draws: FloatArray, labels: IntArray) -> FloatArray:
@@ -232,25 +179,6 @@ def fit_baselines(
         fit_baseline(name, split.train.images, split.validation, radii, seed=seed)
         for name in progress([name for name in BASELINES if name not in skip], "network-free rows")
     ]
-
-
-def load_purifier(folder: str | None) -> Any:
-    """Return the diffusion detector in `folder`, whose `reconstruct` denoises for another; None for None."""
-    if folder is None:
-        return None
-    purifier = load_detector(folder)
-    if purifier.image_shape is None:
-        raise InputError(f"--purifier: {folder} is a name; need the folder of a trained detector")
-    if purifier.name not in ("diffusion", "closed_form"):
-        raise InputError(f"--purifier: {folder} holds a {purifier.name}, need a diffusion detector")
-    return purifier
-
-
-def baseline_plan(detector: Detector, plan: Plan) -> Plan:
-    """Return the plan of a network-free row: `none`, or `reference` at the same sigma."""
-    smoothing = default_smoothing(detector)
-    sigma = None if smoothing == "none" else (plan.sigma or 1.0)
-    return replace(plan, smoothing=smoothing, sigma=sigma)
 
 
 def _store(

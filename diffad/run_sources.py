@@ -10,7 +10,8 @@ from certify.smoothing import SmoothedDetector
 from diffad.baselines.choose import fit_baseline
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
-from diffad.evaluation import BASELINES, Plan, load_purifier, smooth
+from diffad.evaluation import BASELINES
+from diffad.plan import Plan, load_purifier, smooth
 from diffad.registry import DETECTORS, load_detector
 from diffad.runs import Run
 from diffad.sources import built_in_detector

@@ -30,7 +30,7 @@ from certify.smoothing import SmoothedDetector, threshold_rank
 from certify.store import ScoreStore
 from certify.types import FloatArray
 from diffad.conditions import Condition, Subject
-from diffad.evaluation import Plan
+from diffad.plan import Plan
 from diffad.results import SUMMARY, summarize
 from diffad.runs import Run
 from diffad.sources import parse_radii

@@ -13,9 +13,9 @@ from certify import console
 from certify.checks import InputError
 from diffad.attack_evaluation import attack_split
 from diffad.config import parse_config
-from diffad.evaluation import Plan, default_smoothing, load_purifier
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
+from diffad.plan import Plan, default_smoothing, load_purifier
 from diffad.results import write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import format_table

@@ -17,18 +17,11 @@ from diffad.commands.certify_show import linf_readings, radius_quantiles, show
 from diffad.conditions import Condition
 from diffad.data import DataSplit
 from diffad.detector import Detector
-from diffad.evaluation import (
-    Plan,
-    baseline_plan,
-    certify_split,
-    default_smoothing,
-    fit_baselines,
-    load_purifier,
-    score_name_of,
-)
+from diffad.evaluation import certify_split, fit_baselines
 from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
+from diffad.plan import Plan, baseline_plan, default_smoothing, load_purifier, score_name_of
 from diffad.results import write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.training.launch import check_world_size
@@ -57,6 +50,10 @@ class CertifyConfig(SmoothedOptions):
     """Add the network-free rows: pixel_mean, pca, pixel_nn, patch_nn, closed_form."""
     closed_form: bool = True
     """Have the closed-form denoiser among them, which compares n draws an image with every training image."""
+    adaptive: bool = False
+    """Draw for each image only what the AUROC at --radii needs, up to --n; the level holds whenever drawing ends."""
+    tolerance: float = 0.001
+    """With --adaptive: share of a cell's pairs that may stay undecided."""
     grid: bool = False
     """Integer noise for 8-bit images: sound to the last bit against attackers who submit such images."""
     images_per_batch: int = 1
@@ -153,6 +150,8 @@ def plan_of(config: CertifyConfig) -> Plan:
         batch_size=config.batch_size,
         images_per_batch=config.images_per_batch,
         grid=config.grid,
+        adaptive=config.adaptive,
+        tolerance=config.tolerance,
         device=config.device,
     )
 

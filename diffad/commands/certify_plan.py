@@ -20,7 +20,8 @@ from certify.text import ceil_text, floor_text
 from diffad.baselines.choose import fit_baseline
 from diffad.data import DataSplit
 from diffad.detector import Detector
-from diffad.evaluation import BASELINES, Plan, baseline_plan, default_smoothing, smooth
+from diffad.evaluation import BASELINES
+from diffad.plan import Plan, baseline_plan, default_smoothing, smooth
 from diffad.registry import detector_class
 from diffad.tables import align
 

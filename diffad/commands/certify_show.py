@@ -14,14 +14,16 @@ from certify.bounds import linf_reading
 from certify.text import floor_text
 from certify.types import FloatArray
 from diffad.data import DataSplit
-from diffad.evaluation import Plan
+from diffad.plan import Plan
 from diffad.tables import format_table
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
-def radius_quantiles(sizes: FloatArray, split: DataSplit) -> dict[str, dict[str, float]]:
-    """Quantiles of the certified radius at the threshold, normals and anomalies apart."""
+def radius_quantiles(sizes: FloatArray | None, split: DataSplit) -> dict[str, dict[str, float]]:
+    """Quantiles of the certified radius at the threshold, normals and anomalies apart; none without sizes."""
+    if sizes is None:
+        return {}
     labels = split.test.labels.numpy()
     kinds = {"normal": sizes[labels == 0], "anomalous": sizes[labels == 1]}
     return {
@@ -52,6 +54,9 @@ def show(
     if linf:
         pairs = ", ".join(f"{radius} holds {floor_text(value, 5)}" for radius, value in linf.items())
         print(f"\nLinf reading (r / sqrt(d), the largest Linf ball inside the L2 ball): {pairs}")
+    if not quantiles:
+        console.say(f"\nrun folder: {folder}   (diffad report {folder} makes the page)")
+        return
     print("\ncertified L2 radius of the decision at the threshold (0: wrong or not certified)")
     print("quantile   " + "  ".join(f"{q:>6g}" for q in QUANTILES))
     for kind, values in quantiles.items():

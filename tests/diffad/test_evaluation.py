@@ -10,6 +10,7 @@ import torch
 
 from certify.certificate import certify_scores, percentile_scores
 from certify.checks import InputError
+from certify.metrics import auroc
 from diffad import evaluation
 from diffad.attack_evaluation import attack_split
 from diffad.baselines.choose import certified_merit, fit_baseline
@@ -17,16 +18,10 @@ from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_nn import PixelNN
 from diffad.data import load_data
-from diffad.evaluation import (
-    Plan,
-    baseline_plan,
-    certify_split,
-    default_smoothing,
-    load_purifier,
-    smooth,
-)
+from diffad.evaluation import certify_split, clean_estimates
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.order import check_order
+from diffad.plan import Plan, baseline_plan, default_smoothing, load_purifier, smooth
 from diffad.results import write_run
 
 RADII = (0.05, 0.25)
@@ -228,8 +223,8 @@ def test_the_way_follows_what_the_detector_proves(closed_form, pixel_nn) -> None
 
 def test_baselines_are_fitted_by_name_and_the_same_each_time(split, monkeypatch) -> None:
     monkeypatch.setattr(evaluation, "BASELINES", ("pixel_mean", "pca", "pixel_nn"))
-    once = evaluation.fit_baselines(split, RADII, skip="pixel_mean")
-    again = evaluation.fit_baselines(split, RADII, skip="pixel_mean")
+    once = evaluation.fit_baselines(split, RADII, skip={"pixel_mean"})
+    again = evaluation.fit_baselines(split, RADII, skip={"pixel_mean"})
     assert [detector.name for detector in once] == ["pca", "pixel_nn"]
     assert [d.fingerprint() for d in once] == [d.fingerprint() for d in again]
 
@@ -245,3 +240,38 @@ def test_an_option_is_chosen_by_what_it_certifies_on_validation(split) -> None:
 def test_tiny_data_sets_have_baselines_too(name, side, images, split) -> None:
     train = torch.rand(images, 1, side, side, generator=torch.Generator().manual_seed(0))
     assert fit_baseline(name, train, split.validation, RADII).score(train).shape == (images,)
+
+
+def test_adaptive_draws_serve_the_same_table_and_keep_the_order(closed_form, split, tmp_path) -> None:
+    fixed, _ = certify_split(closed_form, split, PLAN)
+    plan = replace(PLAN, adaptive=True, tolerance=0.0)
+    found, sizes = certify_split(closed_form, split, plan, store_folder=tmp_path)
+    assert sizes is None  # the draws served the AUROC alone
+    assert [c.key for c in found] == [c.key for c in fixed if c.alpha_kind != "per_image"]
+    values = {
+        name: float(auroc(next(c for c in conditions if c.radius == RADII[0] and c.alpha_kind == "total").bounds,
+                          found[0].images.labels))
+        for name, conditions in (("fixed", fixed), ("adaptive", found))
+    }  # fmt: skip
+    assert values["adaptive"] == pytest.approx(values["fixed"], abs=0.05)
+    again, _ = certify_split(closed_form, split, plan, store_folder=tmp_path)
+    assert all(np.array_equal(a.bounds.lower, b.bounds.lower) for a, b in zip(found, again, strict=True))
+
+
+def test_adaptive_draws_make_no_statement_about_further_images() -> None:
+    with pytest.raises(InputError, match="use union or failures"):
+        replace(PLAN, adaptive=True, confidence="population")
+
+
+@pytest.mark.parametrize("confidence", ["failures", "population"])
+def test_a_confidence_of_the_whole_has_rows_of_its_own(closed_form, split, confidence) -> None:
+    conditions, _ = certify_split(closed_form, split, replace(PLAN, confidence=confidence))
+    kinds = {c.alpha_kind: c.alpha for c in conditions if c.condition == "certified"}
+    assert kinds == {confidence: PLAN.alpha, "per_image": PLAN.alpha_per_image}
+
+
+def test_nan_draws_count_against_the_detector_and_too_many_are_refused() -> None:
+    draws = np.array([[1.0, 2.0, np.nan], [1.0, 2.0, np.nan]])
+    assert clean_estimates(draws, np.array([0, 1]), 0.5).tolist() == [2.0, 1.0]
+    with pytest.raises(InputError, match="image 1: 2 of 3 noisy scores are NaN"):
+        clean_estimates(np.array([[1.0, 2.0, 3.0], [1.0, np.nan, np.nan]]), np.array([0, 1]), 0.5)

@@ -11,8 +11,8 @@ from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
 from diffad.commands.certify import CertifyConfig
 from diffad.data import load_data
-from diffad.evaluation import score_name_of
 from diffad.manifest import describe_data
+from diffad.plan import score_name_of
 from diffad.sources import SourceOptions, at_sigma, config_path, default_class, load_sources, parse_radii
 
 
