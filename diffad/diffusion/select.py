@@ -4,8 +4,7 @@ Validation holds held-out normals and synthetic defects, so the choice never see
 purpose of their own (`select`), so the certificate later rests on fresh ones.
 
 A candidate is judged by the certified AUROC (both sides) it would reach with the planned n and alpha, averaged over
-radii. To spend fewer draws here than there, the *fraction* of the planned rank is taken: the lower bound at radius r
-is the k/n quantile of the draws, k = order_ranks(n, Phi(-r/sigma), alpha).
+radii, from fewer draws (`diffad.planned`). Percentiles are post-processing: one set of draws serves them all.
 """
 
 from __future__ import annotations
@@ -17,17 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import norm
 from torch import Tensor
 
-from certify.bounds import alpha_per_image, order_ranks
 from certify.checks import InputError, check_choice
-from certify.metrics import auroc
 from certify.sampler import NOISE_CHUNK, NoisyScore, sample_scores
-from certify.types import FloatArray, ScoreBounds
+from certify.types import FloatArray
 from diffad.data import ImageSet
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.scores import ScoreName, pair_lipschitz
+from diffad.planned import planned_auroc
 
 SELECTABLE = ("reference", "denoise", "input")
 
@@ -42,6 +39,8 @@ class Grid:
         scores: (score name, window size); the window matters to the patch scores only.
         radii: L2 radii over which the certified AUROC is averaged.
         planned_n, alpha: of the certificate to come, alpha for all images together.
+        percentiles: of the noisy score.
+        curve: more radii at which the certified AUROC is kept, for a figure; no part of the choice.
         draws: noise draws an image spent here.
         images: validation images of each label, at most.
         seed: of the draws.
@@ -53,6 +52,8 @@ class Grid:
     radii: tuple[float, ...] = (0.1, 0.25)
     planned_n: int = 1000
     alpha: float = 0.001
+    percentiles: tuple[float, ...] = (0.5,)
+    curve: tuple[float, ...] = ()
     draws: int = 300
     images: int = 50
     seed: int = 0
@@ -69,6 +70,8 @@ class Candidate:
     patch_size: int
     clean: float
     certified: tuple[float, ...]
+    percentile: float = 0.5
+    curve: tuple[float, ...] = ()
 
     @property
     def merit(self) -> tuple[float, float]:
@@ -77,7 +80,8 @@ class Candidate:
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
-        return {**asdict(self), "certified": list(self.certified), "merit": self.merit[0]}
+        lists = {"certified": list(self.certified), "curve": list(self.curve)}
+        return {**asdict(self), **lists, "merit": self.merit[0]}
 
 
 def selection_table(
@@ -92,7 +96,7 @@ def selection_table(
     """Return all candidates of one way of smoothing, best first."""
     check_choice(smoothing, SELECTABLE, "smoothing")
     grid = grid or Grid()
-    chosen = _first_of_each_label(validation, grid.images)
+    chosen = first_of_each_label(validation, grid.images)
     inner = grid.inner_sigmas if smoothing != "reference" else (None,)
     candidates: list[Candidate] = []
     for sigma in grid.sigmas:
@@ -113,10 +117,12 @@ def selection_table(
                 constant = _constant(detector, smoothing, name)
                 if constant is None:
                     continue
-                clean, certified = _judge(draws[..., column], chosen.labels.numpy(), sigma, constant, grid)
-                candidates.append(
-                    Candidate(smoothing, sigma, inner_sigma, name, patch_size, clean, certified)
-                )
+                own = (smoothing, sigma, inner_sigma, name, patch_size)
+                for percentile in grid.percentiles:
+                    judged = _judge(
+                        draws[..., column], chosen.labels.numpy(), sigma, constant, grid, percentile
+                    )
+                    candidates.append(Candidate(*own, *judged[:2], percentile, judged[2]))
     return sorted(candidates, key=lambda candidate: candidate.merit, reverse=True)
 
 
@@ -172,31 +178,29 @@ def _constant(detector: DiffusionDetector, smoothing: str, name: ScoreName) -> f
 
 
 def _judge(
-    draws: FloatArray, labels: np.ndarray[Any, np.dtype[np.int64]], sigma: float, constant: float, grid: Grid
-) -> tuple[float, tuple[float, ...]]:
-    ordered = np.sort(draws, axis=1)
-    median = ordered[:, (ordered.shape[1] - 1) // 2]
-    clean = auroc(ScoreBounds.exact(median), labels)
-    certified = [
-        float(auroc(_planned_bounds(ordered, radius, sigma, constant, grid), labels)) for radius in grid.radii
-    ]
-    return float(clean), tuple(certified)
+    draws: FloatArray,
+    labels: np.ndarray[Any, np.dtype[np.int64]],
+    sigma: float,
+    constant: float,
+    grid: Grid,
+    percentile: float,
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """Return the clean AUROC, the certified ones at grid.radii, and those at grid.curve."""
+    clean, certified = planned_auroc(
+        draws,
+        labels,
+        sigma=sigma,
+        lipschitz=constant,
+        percentile=percentile,
+        radii=(*grid.radii, *grid.curve),
+        planned_n=grid.planned_n,
+        alpha=grid.alpha,
+    )
+    return clean, certified[: len(grid.radii)], certified[len(grid.radii) :]
 
 
-def _planned_bounds(
-    ordered: FloatArray, radius: float, sigma: float, constant: float, grid: Grid
-) -> ScoreBounds:
-    alpha = alpha_per_image(grid.alpha, len(ordered))
-    rank, _ = order_ranks(grid.planned_n, float(norm.cdf(-radius / sigma)), alpha)
-    if rank == 0:
-        return ScoreBounds(np.full(len(ordered), -np.inf), np.full(len(ordered), np.inf))
-    fraction = rank / grid.planned_n
-    lower = np.quantile(ordered, fraction, axis=1, method="lower") - constant * radius
-    upper = np.quantile(ordered, 1.0 - fraction, axis=1, method="higher") + constant * radius
-    return ScoreBounds(lower, upper)
-
-
-def _first_of_each_label(images: ImageSet, count: int) -> ImageSet:
+def first_of_each_label(images: ImageSet, count: int) -> ImageSet:
+    """Return the first `count` normals and the first `count` anomalies."""
     labels = images.labels.numpy()
     kept = np.concatenate([np.flatnonzero(labels == label)[:count] for label in (0, 1)])
     return images.take([int(i) for i in kept])

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
 
-from certify.bounds import order_ranks
 from certify.certificate import percentile_scores
 from certify.checks import InputError
 from certify.metrics import auroc
@@ -17,6 +16,7 @@ from diffad.data import ImageSet
 from diffad.data.records import Record
 from diffad.diffusion import select
 from diffad.diffusion.select import Grid, configured, grid_for, selection_table
+from diffad.planned import planned_bounds
 
 GRID = Grid(
     sigmas=(0.25,),
@@ -55,8 +55,9 @@ def test_columns_are_the_scores_of_the_configured_detector(way, detector, valida
         draws = smoothed.noisy_scores(chosen.images, range(8), "select")
         clean = auroc(ScoreBounds.exact(percentile_scores(draws)), chosen.labels)
         assert candidate.clean == float(clean)
+        plan = (0.25, smoothed.lipschitz, 0.5, GRID.planned_n, GRID.alpha / 8)
         for radius, value in zip(GRID.radii, candidate.certified, strict=True):
-            bounds = select._planned_bounds(np.sort(draws, 1), radius, 0.25, smoothed.lipschitz, GRID)
+            bounds = planned_bounds(np.sort(draws, 1), radius, *plan)
             assert value == float(auroc(bounds, chosen.labels))
 
 
@@ -95,26 +96,18 @@ def test_candidates_are_ordered_by_mean_certified_then_clean_auroc() -> None:
     assert json.loads(json.dumps(table[0].row()))["merit"] == 0.5
 
 
-@pytest.mark.parametrize("radius", [0.0, 0.1, 0.3])
-def test_the_rank_planned_is_taken_as_a_fraction(radius: float) -> None:
-    """With as many draws as planned the bounds are those of the certificate itself."""
-    images, n, sigma, constant = 10, 1000, 0.25, 0.7
-    draws = np.sort(np.random.default_rng(0).standard_normal((images, n)), axis=1)
-    grid = Grid(planned_n=n, alpha=0.001)
-    bounds = select._planned_bounds(draws, radius, sigma, constant, grid)
-    lower, _ = order_ranks(n, float(norm.cdf(-radius / sigma)), 0.001 / images)
-    assert lower > 0
-    np.testing.assert_allclose(bounds.lower, draws[:, lower - 1] - constant * radius, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(bounds.upper, draws[:, n - lower] + constant * radius, rtol=0, atol=1e-12)
-    fewer = select._planned_bounds(draws[:, ::5], radius, sigma, constant, grid)
-    assert float(np.abs(fewer.lower - bounds.lower).max()) < 0.5
-
-
-def test_a_radius_out_of_reach_of_the_plan_certifies_nothing() -> None:
-    draws = np.sort(np.random.default_rng(0).standard_normal((4, 100)), axis=1)
-    bounds = select._planned_bounds(draws, 2.0, 0.25, 0.0, Grid())
-    assert np.isneginf(bounds.lower).all()
-    assert np.isposinf(bounds.upper).all()
+def test_percentiles_and_the_curve_cost_no_draw(detector, validation, monkeypatch) -> None:
+    plain = selection_table(detector, validation, "reference", GRID)
+    more = replace(GRID, percentiles=(0.3, 0.5), curve=(0.0, 0.2))
+    real, calls = select.sample_scores, []
+    monkeypatch.setattr(select, "sample_scores", lambda *a, **k: calls.append(k["n"]) or real(*a, **k))
+    table = selection_table(detector, validation, "reference", more)
+    assert calls == [GRID.draws] * len(GRID.sigmas)
+    assert len(table) == 2 * len(plain)
+    medians = [replace(c, curve=()) for c in table if c.percentile == 0.5]
+    assert medians == plain
+    assert all(len(c.curve) == 2 and c.curve[0] >= c.certified[0] for c in table)
+    assert json.loads(json.dumps(table[0].row()))["curve"] == list(table[0].curve)
 
 
 def test_choosing_is_deterministic_and_draws_under_its_own_purpose(detector, validation, monkeypatch) -> None:
