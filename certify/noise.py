@@ -3,13 +3,13 @@
 The noise of an image is a function of (seed, purpose, image index, chunk) alone, so the same numbers come out
 whatever the batch size, the order of the images, the number of processes, or a resume in between.
 
-Two modes (specified by Voráček & Hein, ICLR 2023, after their attack on float arithmetic):
+Two modes:
 
 - float: noise drawn and added in float64, the sum cast to float32 once. Idealised: the certificate's theorem is about
-  real numbers.
-- grid: for 8-bit images. x = k / 255 with whole k, and the score sees (k + round(255 sigma z)) / 255. Rounding commutes
-  with adding a whole number, so this is a function of the exact x + sigma z and the theorem applies as it stands, to
-  attackers who also submit 8-bit images.
+  real numbers, and the last bits of a float sum tell something of the clean image.
+- grid: for 8-bit images, after Voráček & Hein (ICLR 2023). x = k / 255 with whole k, and the score sees
+  (k + round(255 sigma z)) / 255. Rounding commutes with adding a whole number, so this is a function of the exact
+  x + sigma z and the theorem applies as it stands, to attackers who also submit 8-bit images.
 """
 
 from __future__ import annotations

@@ -130,6 +130,20 @@ def test_scores_of_a_mixed_batch_that_were_not_asked_for_are_kept(images: Tensor
     assert log == 32 + 224 * (2 + 2 + 1)  # the repetition of image 4 is not kept twice
 
 
+@pytest.mark.parametrize("images_per_batch", [1, 2])
+def test_a_chunk_is_scored_again_as_it_was_drawn(images: Tensor, images_per_batch: int) -> None:
+    base = Recorder()
+    pool = DrawPool(base, images, range(5), images_per_batch=images_per_batch, **QUIET)
+    draws = pool.all_draws(250)
+    count = len(base.noisy)
+    for row, chunk in ((0, 0), (3, 1), (4, 4), (1, 3)):
+        assert np.array_equal(pool.redraw(row, chunk), draws[row, 50 * chunk : 50 * chunk + 50])
+        batch = base.noisy.pop()
+        assert any(torch.equal(batch, drawn) for drawn in base.noisy)
+    assert len(base.noisy) == count
+    assert pool.passes == count * 100  # a check costs, but is no draw
+
+
 def conv_score(dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(72, 1))

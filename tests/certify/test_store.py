@@ -35,6 +35,8 @@ def test_scores_come_back_in_the_order_of_their_chunks(tmp_path: Path) -> None:
     assert np.array_equal(again.get(3, A), joined(*range(6)))
     assert list(again.chunks(3, A)) == [2, 3, 4, 5, 0, 1]
     assert again.hash == store.hash == config_hash(CONFIG)
+    assert again.digests() == {3: A[:16]}
+    assert np.array_equal(again.get(3, again.digests()[3]), joined(*range(6)))
 
 
 def test_columns_and_their_precision_are_kept(tmp_path: Path) -> None:
