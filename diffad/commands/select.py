@@ -20,11 +20,9 @@ from diffad.tables import align
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectConfig(DataOptions):
-    """Rank noise and score of a diffusion detector for one way of smoothing; test images play no part."""
+class GridOptions(DataOptions):
+    """What is tried on validation data, and the certificate to come that it is judged by."""
 
-    smoothing: Literal["reference", "denoise", "input"] = "reference"
-    """The way of smoothing that is chosen for."""
     sigmas: str | None = None
     """Smoothing noise to try, comma separated, [0, 1] pixel units; None: the levels that training tried."""
     inner_sigmas: str | None = None
@@ -48,6 +46,14 @@ class SelectConfig(DataOptions):
     seed: int = 0
     json: bool = False
     """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig(GridOptions):
+    """Rank noise and score of a diffusion detector for one way of smoothing; test images play no part."""
+
+    smoothing: Literal["reference", "denoise", "input"] = "reference"
+    """The way of smoothing that is chosen for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +92,7 @@ def select(config: SelectConfig) -> list[Candidate]:
     return table
 
 
-def grid_of(config: SelectConfig, detector: DiffusionDetector) -> Grid:
+def grid_of(config: GridOptions, detector: DiffusionDetector) -> Grid:
     """Return what is tried, with the defaults that the detector gives filled in."""
     tried = tuple(detector.statistics_sigmas_.tolist())
     names = [name.strip() for name in config.scores.split(",") if name.strip()]

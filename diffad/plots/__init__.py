@@ -12,6 +12,7 @@ from diffad.plots.headline import Curve, curves, gap, headline, pick_radius, sub
 from diffad.plots.pictures import example_figure
 from diffad.plots.scores import distributions
 from diffad.plots.style import DARK, LIGHT, Theme, both_themes, png
+from diffad.plots.sweep import sweep_figure
 
 __all__ = [
     "DARK",
@@ -27,4 +28,5 @@ __all__ = [
     "pick_radius",
     "png",
     "subject_labels",
+    "sweep_figure",
 ]

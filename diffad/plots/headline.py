@@ -103,7 +103,7 @@ def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) 
         figure, axes = new_figure(6.4, 4.6 + 0.22 * ((len(series) + 1) // 2))
         for number, curve in reversed(list(enumerate(series))):
             _draw_curve(axes, curve, theme.series[number % len(theme.series)], theme, bold=curve in bold)
-        _draw_half(axes, theme)
+        draw_half(axes, theme)
         right = max(float(r.max()) for c in series for r in (c.certified[0], c.attacked[0]) if len(r)) or 1.0
         axes.set(xlim=(-0.02 * right, 1.03 * right), ylim=(-0.02, 1.03))
         axes.set_xlabel("L2 size of the attack on each image (pixel values in [0, 1])")
@@ -125,7 +125,8 @@ def _draw_curve(axes: Any, curve: Curve, colour: str, theme: Theme, *, bold: boo
         axes.plot([0.0], [curve.clean], color=colour, zorder=4, clip_on=False, **diamond)
 
 
-def _draw_half(axes: Any, theme: Theme) -> None:
+def draw_half(axes: Any, theme: Theme) -> None:
+    """Draw the line of a constant score, below which nothing is certified."""
     axes.axhline(HALF, color=theme.muted, linewidth=1.1, linestyle=":", zorder=1)
     axes.annotate(
         "a constant score certifies .5",
