@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from certify import console
@@ -71,6 +72,20 @@ def test_fit_saves_a_calibrated_detector_with_its_manifest(capsys) -> None:
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 4
     assert captured.err.startswith("AUROC ")
+
+
+def test_fit_takes_the_samples_of_a_diffusion_model(trained, capsys) -> None:
+    argv = ["fit", "--detector", "pixel_nn", "--generator", str(trained), "--generated", "30"]
+    assert main([*argv, "--generator_sigmas", "1,0.5", "--output_dir", "runs/nn"]) == console.DONE
+    detector, split = load_detector("runs/nn"), load_data("digits", normal_class="8", resolution=8)
+    assert detector.bank.shape == (len(split.train) + 30, 64)
+    torch.testing.assert_close(detector.bank[: len(split.train)], split.train.images.flatten(1))
+    assert detector.fit_info == {"images": len(split.train), "seed": 0, "generated": 30}
+    fast = ["--limit", "3", "--radii", "0.1", "--no_baselines", "--no_examples"]
+    capsys.readouterr()
+    assert certify(["--detector", "runs/nn", *fast]) == console.DONE
+    assert "pixel_nn (generated=30)" in capsys.readouterr().out
+    assert "holds a pixel_nn, need a diffusion" in refused(["fit", "--generator", "runs/nn"], capsys)
 
 
 def test_fit_sends_networks_to_the_training(capsys) -> None:
