@@ -21,7 +21,7 @@ from certify.pool import DrawPool
 from certify.shards import Shard
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
-from certify.types import FloatArray, ScoreBounds
+from certify.types import FloatArray, ScoreBounds, Side
 from diffad.baselines.choose import fit_baseline
 from diffad.conditions import (
     Condition,
@@ -37,6 +37,8 @@ from diffad.plan import Plan, smooth, subject_of
 
 # What needs no network; every certified table carries these rows (docs/certificates.md says why).
 BASELINES = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
+# Adaptive draws go on until the AUROC of each of these is known.
+ADAPTIVE_SIDES: tuple[Side, ...] = ("in", "out", "both")
 
 
 def certify_split(
@@ -103,7 +105,7 @@ def _adaptively(
         radii=radii,
         max_samples=plan.n,
         alpha_per_image=level,
-        sides=("in", "out", "both"),
+        sides=ADAPTIVE_SIDES,
         lipschitz=smoothed.lipschitz,
         percentile=plan.percentile,
         tolerance=plan.tolerance,

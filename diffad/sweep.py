@@ -55,7 +55,7 @@ class Choice:
     @property
     def label(self) -> str:
         """Short name for legends, for example `reference, σ = 1, l2, p = 0.5`."""
-        words = [self.smoothing]
+        words = [self.smoothing if self.sigma is not None else "without noise"]
         words += [] if self.sigma is None else [f"σ = {self.sigma:g}"]
         words += [] if self.inner_sigma is None else [f"inner σ = {self.inner_sigma:g}"]
         words += [f"{self.score} {self.patch_size or ''}".strip()] if self.score else []

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from certify.certificate import certify_scores, percentile_scores
+from certify.certificate import percentile_scores
 from certify.checks import InputError
-from certify.noise import NOISE_CHUNK, noise_chunk_count
+from certify.noise import NOISE_CHUNK
 from certify.pool import DrawPool
 from certify.smoothing import SmoothedDetector, threshold_rank
 from certify.store import ScoreStore
@@ -34,6 +34,7 @@ from diffad.plan import Plan
 from diffad.results import SUMMARY, summarize
 from diffad.runs import Run
 from diffad.sources import parse_radii
+from diffad.stored import Derivation, derive, stored_draws
 
 Status = Literal["ok", "failed", "not checked"]
 TOLERANCE = 1e-5  # relative, of scores that another processor or another build of PyTorch computes
@@ -185,20 +186,6 @@ def wrong_level(claim: Claim) -> str | None:
     return None
 
 
-def stored_draws(store: ScoreStore, indices: Sequence[int], n: int) -> FloatArray:
-    """Return the first n draws (images, n) of these images.
-
-    Raises:
-        InputError: if some are missing.
-    """
-    digests = store.digests()
-    found = [store.get(index, digests[index]) if index in digests else None for index in indices]
-    short = [index for index, draws in zip(indices, found, strict=True) if draws is None or len(draws) < n]
-    if short:
-        raise InputError(f"{store.folder}: lacks draws of {len(short)} images, the first is image {short[0]}")
-    return np.stack([draws[:n] for draws in found if draws is not None])
-
-
 def check_threshold(claim: Claim, store: ScoreStore) -> Check:
     """Derive the calibrated threshold from the stored draws of held-out normals."""
     name = f"threshold of {claim.name}"
@@ -217,23 +204,16 @@ def check_threshold(claim: Claim, store: ScoreStore) -> Check:
 def check_bounds(claim: Claim, store: ScoreStore, lipschitz: float) -> Check:
     """Derive every clean score and every bound of a subject from its stored draws; they must be equal."""
     name = f"bounds of {claim.name}"
+    derivations: dict[Plan, Derivation] = {}
     for condition, plan in claim.rows:
-        draws = stored_draws(store, condition.images.index.tolist(), condition.n)
-        if condition.condition == "clean":
-            scores = percentile_scores(draws, plan.percentile)
-            derived = (scores, scores)
-        else:
-            assert condition.alpha is not None
-            assert plan.sigma is not None
-            bounds = certify_scores(
-                draws, plan.sigma, [condition.radius], condition.alpha, lipschitz, plan.percentile
-            ).at(0)
-            derived = (bounds.lower, bounds.upper)
-        difference = different_end(condition, derived)
+        if plan not in derivations:
+            derivations[plan] = derive(store, condition.images, plan, lipschitz)
+        difference = different_end(condition, derivations[plan].of(condition))
         if difference is not None:
             return Check(name, "failed", difference)
+    most = "at most " if any(plan.adaptive for plan in derivations) else ""
     return Check(
-        name, "ok", f"{len(claim.rows)} conditions from {claim.draws} draws an image, L = {lipschitz:g}"
+        name, "ok", f"{len(claim.rows)} conditions from {most}{claim.draws} draws an image, L = {lipschitz:g}"
     )
 
 
@@ -298,29 +278,22 @@ def check_redraw(
         probe=False,
         **options,
     )
-    chunks = noise_chunk_count(claim.draws)
-    chosen = keyed_sample(len(indices) * chunks, share, key)
-    same, digests = True, store.digests()
-    for place in chosen:
-        row, chunk = divmod(place, chunks)
-        kept = store.chunks(indices[row], digests[indices[row]])[chunk]
-        again = pool.redraw(row, chunk)
-        if np.array_equal(kept, again, equal_nan=True):
+    digests = store.digests()
+    kept = [store.chunks(index, digests[index]) for index in indices]
+    places = [(row, chunk) for row, chunks in enumerate(kept) for chunk in sorted(chunks)]
+    chosen, same = keyed_sample(len(places), share, key), True
+    for row, chunk in (places[place] for place in chosen):
+        stored, again = kept[row][chunk], pool.redraw(row, chunk)
+        if np.array_equal(stored, again, equal_nan=True):
             continue
         same = False
-        wrong = ~np.isclose(again, kept, rtol=TOLERANCE, atol=0.0, equal_nan=True)
+        wrong = ~np.isclose(again, stored, rtol=TOLERANCE, atol=0.0, equal_nan=True)
         if wrong.any():
             at = int(wrong.argmax())
-            return Check(
-                name,
-                "failed",
-                f"image {indices[row]}, draw {chunk * NOISE_CHUNK + at}: stored {kept[at]!s}, redrawn {again[at]!s}",
-            )
-    return Check(
-        name,
-        "ok",
-        f"{len(chosen)} of {len(indices) * chunks} chunks of {NOISE_CHUNK} draws, {agreement(same)}",
-    )
+            where = f"image {indices[row]}, draw {chunk * NOISE_CHUNK + at}"
+            return Check(name, "failed", f"{where}: stored {stored[at]!s}, redrawn {again[at]!s}")
+    detail = f"{len(chosen)} of {len(places)} chunks of {NOISE_CHUNK} draws, {agreement(same)}"
+    return Check(name, "ok", detail)
 
 
 def keyed_sample(count: int, share: float, key: int) -> list[int]:

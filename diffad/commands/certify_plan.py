@@ -14,6 +14,7 @@ from scipy.special import ndtri
 
 from certify.bounds import linf_reading, min_samples, shifted_ranks
 from certify.checks import InputError
+from certify.composition import Composition
 from certify.sampler import NOISE_CHUNK, gaussian_noise
 from certify.smoothing import SmoothedDetector
 from certify.text import ceil_text, floor_text
@@ -77,12 +78,15 @@ def show_plan(
     if json_wanted:
         print(json.dumps(_as_json(plan, work, reach, level, pixels)))
         return
-    noise = "" if plan.smoothing == "none" else f", sigma {plan.sigma:g}, n = {plan.n}"
+    most = "at most " if plan.adaptive else ""
+    noise = "" if plan.smoothing == "none" else f", sigma {plan.sigma:g}, n = {most}{plan.n}"
     print(f"{split.name}  {detector.name}, way {plan.smoothing}{noise}; nothing has been drawn\n")
     print(work_text(work) + "\n\n" + reach_text(reach, plan))
     if plan.smoothing != "none":
         shared = f"{images} images" if plan.cells == 1 else f"{images} images and {plan.cells} cells"
         print(f"\nlevel of each bound: {level:.3g} (alpha = {plan.alpha:g} over {shared})")
+    if plan.adaptive:
+        print("drawing stops early where it can; its looks share the level, which costs radii near the limit")
 
 
 def expected_work(detector: Detector, split: DataSplit, plan: Plan, purifier: Any = None) -> list[Work]:
@@ -90,12 +94,12 @@ def expected_work(detector: Detector, split: DataSplit, plan: Plan, purifier: An
     smoothed = smooth(detector, plan, purifier)
     calibration = min(plan.calibration, len(split.calibration))
     draws = 0 if smoothed.base is None else plan.n
-    each = 1 if smoothed.base is None else padded(plan.n, plan.batch_size)
     seconds = seconds_per_pass(smoothed, split)
-    return [
-        Work(detector.name, part, images, draws, images * each, images * each * seconds)
-        for part, images in (("calibration", calibration), ("test", len(split.test)))
-    ]
+    found = []
+    for part, images in (("calibration", calibration), ("test", len(split.test))):
+        passes = images if smoothed.base is None else passes_under_noise(images, plan)
+        found.append(Work(detector.name, part, images, draws, passes, passes * seconds))
+    return found
 
 
 def network_free_work(split: DataSplit, plan: Plan, *, skip: str) -> list[Work]:
@@ -109,9 +113,11 @@ def network_free_work(split: DataSplit, plan: Plan, *, skip: str) -> list[Work]:
     return found
 
 
-def padded(n: int, batch_size: int) -> int:
-    """Return the images scored for `n` draws of one image, in batches that are always full."""
-    return math.ceil(n / batch_size) * batch_size
+def passes_under_noise(images: int, plan: Plan) -> int:
+    """Return the images scored for plan.n draws of each image, in the batches of `certify.composition`."""
+    groups = Composition.of(range(images), plan.batch_size, plan.images_per_batch)
+    first = range(0, images, plan.images_per_batch)
+    return sum(plan.batch_size for row in first for _ in groups.batches(row, plan.n))
 
 
 def seconds_per_pass(smoothed: SmoothedDetector, split: DataSplit) -> float:

@@ -92,7 +92,7 @@ def sweep(config: SweepConfig, argv: Sequence[str]) -> list[Choice]:
     if not choices:
         raise InputError(f"--scores: none of {config.scores} can be certified by {', '.join(ways)}")
     best = best_of_each_way(choices)
-    title = f"{detector.name} on {split.name}, n = {grid.planned_n}, α = {grid.alpha:g}"
+    title = f"{detector.name}, validation data of {split.name}, n = {grid.planned_n}, α = {grid.alpha:g}"
     record = {
         "data": "validation (held-out normals, synthetic defects)",
         "budget": {"images": images, "draws": grid.draws, "passes": passes},

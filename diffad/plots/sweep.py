@@ -34,7 +34,7 @@ def sweep_figure(
         right = max(radii) or 1.0
         axes.set(xlim=(-0.02 * right, 1.03 * right), ylim=(-0.02, 1.03))
         axes.set_xlabel("L2 size of the attack on each image (pixel values in [0, 1])")
-        axes.set_ylabel("AUROC that would be certified, validation data")
+        axes.set_ylabel("AUROC, as it would be certified")
         axes.set_title(title, loc="left")
         _legends(figure, choices, theme)
     return figure

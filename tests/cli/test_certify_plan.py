@@ -10,6 +10,7 @@ from scipy.stats import norm
 from certify import console
 from certify.bounds import min_samples
 from certify.cli import main
+from certify.pool import DrawPool
 from diffad import sources
 
 TINY = ["--limit", "4", "--n", "120", "--batch_size", "50", "--no_baselines"]
@@ -21,22 +22,34 @@ def planned(argv: list[str], capsys) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_it_counts_the_passes_that_the_run_then_spends(trained, capsys, monkeypatch) -> None:
-    argv = ["--detector", str(trained), "--radii", "0.1", *TINY]
+@pytest.mark.parametrize("extra", [[], ["--images_per_batch", "2", "--batch_size", "200"]])
+def test_it_counts_the_passes_that_the_run_then_spends(extra, trained, capsys, monkeypatch) -> None:
+    argv = ["--detector", str(trained), "--radii", "0.1", *TINY, *extra]
     plan = planned(argv, capsys)
-    rows = {row["part"]: row for row in plan["work"]}
     assert {row["detector"] for row in plan["work"]} == {"diffusion"}
-    assert (rows["test"]["images"], rows["test"]["draws"], rows["test"]["passes"]) == (8, 120, 8 * 150)
-    assert plan["passes"] == rows["calibration"]["passes"] + rows["test"]["passes"]
+    assert plan["passes"] == sum(row["passes"] for row in plan["work"])
     assert plan["seconds"] == pytest.approx(sum(row["seconds"] for row in plan["work"]))
     assert plan["seconds"] > 0
+    spent = {}
+    real = DrawPool.all_draws
+
+    def counted(pool, n):
+        scores = real(pool, n)
+        spent[pool.purpose] = (len(pool.images), n, pool.passes)
+        return scores
+
+    monkeypatch.setattr(DrawPool, "all_draws", counted)
+    assert main([*argv, "--no_examples"]) == console.DONE
+    parts = {"calibrate": "calibration", "certify": "test"}
+    rows = {row["part"]: (row["images"], row["draws"], row["passes"]) for row in plan["work"]}
+    assert {parts[purpose]: found for purpose, found in spent.items()} == rows
 
 
 def test_it_draws_and_writes_nothing(trained, elsewhere, capsys, monkeypatch) -> None:
     def refuse(*args, **options):
         raise AssertionError("drew noise for a certificate")
 
-    monkeypatch.setattr("certify.smoothing.sample_scores", refuse)
+    monkeypatch.setattr(DrawPool, "extend", refuse)
     assert main(["--detector", str(trained), "--dry-run", "--limit", "2", "--n", "50"]) == console.DONE
     out = capsys.readouterr().out
     assert "nothing has been drawn" in out
@@ -88,3 +101,9 @@ def test_an_untrained_built_in_detector_is_not_trained_for_a_plan(tmp_path, caps
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "not trained yet" in captured.err
+
+
+def test_an_adaptive_plan_says_at_most(trained, capsys) -> None:
+    base = ["--detector", str(trained), "--sigma", "0.5", "--radii", "0.1,0.5", *TINY]
+    assert main([*base, "--adaptive", "--dry_run"]) == console.DONE
+    assert "n = at most 120" in capsys.readouterr().out

@@ -257,6 +257,30 @@ def test_plain_smoothing_needs_no_detector_for_its_bounds(tmp_path, capsys) -> N
 
 
 @pytest.mark.parametrize(
+    "extra", [["--adaptive", "--n", "400"], ["--images_per_batch", "2", "--batch_size", "100"]]
+)
+def test_other_ways_to_draw_hold_as_well(extra, trained, capsys) -> None:
+    argv = ["--detector", str(trained), "--output_dir", "other", "--no_baselines", *FAST, *extra]
+    assert main([*argv, "--radii", "0.05,0.1", "--joint"]) == console.DONE
+    capsys.readouterr()
+    found = checks(["other", "--detector", str(trained), "--share", "1"], capsys)
+    assert set(statuses(found).values()) == {"ok"}
+    redraw = found["redraw of diffusion (l2), reference, σ = 0.5, test images"]
+    assert "equal bit for bit" in redraw["detail"]
+    rewrite_rows(
+        Path("other"),
+        lambda columns: columns.update(
+            upper=[
+                v + 1e-9 * (k == "certified")
+                for v, k in zip(columns["upper"], columns["condition"], strict=True)
+            ]
+        ),
+    )
+    found = checks(["other", "--detector", str(trained)], capsys, console.FAILED)
+    assert found["bounds of diffusion (l2), reference, σ = 0.5"]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["/nowhere"], "no manifest.json here"),
