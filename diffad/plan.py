@@ -142,14 +142,11 @@ def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
 
 
 def score_name_of(detector: Detector, smoothing: str) -> str:
-    """Return the score as rows name it, with the noise or the samples that the detector was fitted on, if any."""
+    """Return the score as rows name it, with the noise that the detector was fitted on, if any."""
     # the way `sure` has one score of its own, whatever else the detector offers
     name = "squared_l2" if smoothing == "sure" else str(getattr(detector, "score_name", ""))
-    words = {"noise_sigma": "fit_sigma", "generated": "generated"}
-    fitted_on = [
-        f"{word}={detector.fit_info[key]:g}" for key, word in words.items() if key in detector.fit_info
-    ]
-    return " ".join([*([name] if name else []), *fitted_on])
+    fitted_at = detector.fit_info.get("noise_sigma")
+    return name if fitted_at is None else f"{name} fit_sigma={fitted_at:g}".strip()
 
 
 def load_purifier(folder: str | None) -> Any:

@@ -75,17 +75,25 @@ def test_fit_saves_a_calibrated_detector_with_its_manifest(capsys) -> None:
 
 
 def test_fit_takes_the_samples_of_a_diffusion_model(trained, capsys) -> None:
-    argv = ["fit", "--detector", "pixel_nn", "--generator", str(trained), "--generated", "30"]
+    argv = ["fit", "--detector", "generated_nn", "--generator", str(trained), "--generated", "30"]
     assert main([*argv, "--generator_sigmas", "1,0.5", "--output_dir", "runs/nn"]) == console.DONE
     detector, split = load_detector("runs/nn"), load_data("digits", normal_class="8", resolution=8)
     assert detector.bank.shape == (len(split.train) + 30, 64)
     torch.testing.assert_close(detector.bank[: len(split.train)], split.train.images.flatten(1))
-    assert detector.fit_info == {"images": len(split.train), "seed": 0, "generated": 30}
-    fast = ["--limit", "3", "--radii", "0.1", "--no_baselines", "--no_examples"]
+    assert (detector.generated, detector.sigmas) == (30, [1.0, 0.5])
+    fast = ["--limit", "3", "--radii", "0.1", "--no_closed_form", "--no_examples"]
     capsys.readouterr()
     assert certify(["--detector", "runs/nn", *fast]) == console.DONE
-    assert "pixel_nn (generated=30)" in capsys.readouterr().out
-    assert "holds a pixel_nn, need a diffusion" in refused(["fit", "--generator", "runs/nn"], capsys)
+    out = capsys.readouterr().out
+    assert "  generated_nn  8 x 8" in out
+    assert "  pixel_nn  8 x 8" in out
+    generator = ["fit", "--generator", str(trained)]
+    assert "pixel_nn takes none" in refused(generator, capsys)
+    assert "its own data" in refused([*generator, "--detector", "generated_nn", "--data", "digits"], capsys)
+    assert "need a diffusion" in refused(
+        ["fit", "--detector", "generated_nn", "--generator", "runs/nn"], capsys
+    )
+    assert "has no generator" in refused(["fit", "--detector", "generated_nn"], capsys)
 
 
 def test_fit_sends_networks_to_the_training(capsys) -> None:

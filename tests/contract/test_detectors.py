@@ -13,6 +13,7 @@ from torch import Tensor
 from certify.checks import InputError
 from diffad import DETECTORS, Detector, detector_class, load_detector
 from diffad.baselines.closed_form import ClosedForm
+from diffad.baselines.generated_nn import GeneratedNN
 from diffad.baselines.patch_nn import PatchNN
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_mean import PixelMean
@@ -63,6 +64,7 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
         patch_size=4, stride=3, bank_size=200, selection="k_centre", remove_mean=True, n_components=6
     ),
     "closed_form": lambda: ClosedForm(sigma=0.5, draws=5),
+    "generated_nn": lambda: GeneratedNN(generated=40, sigmas=(1.0, 0.5)).attach(ClosedForm().fit(TRAIN)),
     "diffusion": diffusion,
 }
 
