@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from certify.checks import InputError
+from certify.checks import InputError, check_positive
 from certify.smoothing import SmoothedDetector, threshold_rank
 from certify.store import ScoreStore
 from certify.sums import NoiseLevel, certify_sum, sum_radius, sum_scores
@@ -46,6 +46,8 @@ class SmoothedSum:
             raise InputError(
                 f"levels: got {len(levels)} and {len(self.weights)} weights, need one of each a level"
             )
+        for weight in self.weights:
+            check_positive(weight, "weights")
         if any(level.smoothing == "none" for level in levels):
             raise InputError("levels: smoothing 'none' has no noise level; sum smoothed detectors")
         if len({level.seed for level in levels}) < len(levels):
@@ -129,14 +131,17 @@ class SmoothedSum:
         return certify_sum(draws, self.terms, radii, self.alpha if alpha is None else alpha)
 
     def predict(
-        self, images: Float[Tensor, "b c h w"], indices: Sequence[int]
+        self,
+        images: Float[Tensor, "b c h w"],
+        indices: Sequence[int],
+        stores: Sequence[ScoreStore | None] | None = None,
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Decide each image at `threshold_`: 1 anomalous, 0 normal, -1 abstain.
 
         A returned 0 or 1 differs from the decision of the true score with probability <= alpha: its unattacked
         confidence bounds at alpha / 2 each lie on one side.
         """
-        draws = self.noisy_scores(images, indices, "predict")
+        draws = self.noisy_scores(images, indices, "predict", stores)
         bounds = certify_sum(draws, self.terms, [0.0], self.alpha / 2).at(0)
         threshold = self._threshold()
         return np.where(bounds.lower > threshold, 1, np.where(bounds.upper <= threshold, 0, -1)).astype(

@@ -94,6 +94,8 @@ def test_levels_that_would_share_noise_or_have_none_are_refused(shrink) -> None:
         SmoothedSum([SmoothedDetector(shrink, None, "none")])
     with pytest.raises(InputError, match="one of each"):
         SmoothedSum(same[:1], [1.0, 2.0])
+    with pytest.raises(InputError, match="weights: got -1"):
+        SmoothedSum(same[:1], [-1.0])
     with pytest.raises(InputError, match="at least 0"):
         level_seed(-1, 0)
 
