@@ -36,6 +36,7 @@ from certify.sampler import (
     noise_chunk_count,
     sample_scores,
 )
+from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray
 from diffad.attacks.objective import (
@@ -66,7 +67,7 @@ def soft_percentile(scores: Float[Tensor, "b m"], percentile: float) -> Float[Te
 
 
 def attack_smoothed(
-    smoothed: SmoothedDetector,
+    smoothed: SmoothedDetector | SmoothedSum,
     images: Float[Tensor, "n c h w"],
     labels: Any,
     indices: Sequence[int],
@@ -85,6 +86,8 @@ def attack_smoothed(
 ) -> AttackResult:
     """Raise the smoothed scores of normal images and lower those of anomalies within a ball.
 
+    Of a sum over noise levels the weighted sum of the percentiles is attacked, each level with `eot` draws a step.
+
     `indices` key all noise, as in the certificate. Each step differentiates `eot` fresh draws an image, in
     forward passes of about `batch_size` noisy images (default: that of `smoothed`). Each restart offers its
     last iterate and the mean of the iterates of its second half (in the ball, since that is convex, and less
@@ -96,7 +99,10 @@ def attack_smoothed(
     Cost an image: restarts * steps * eot gradients, (2 * restarts + 1) * n_select and 2 * n_eval scores
     (n_eval with `previous`). Raises InputError for inputs out of range or a score without gradient.
     """
-    _noisy_score(smoothed)  # refuse a detector without noise before any work
+    terms = _terms(smoothed)
+    for level, _ in terms:
+        _noisy_score(level)  # refuse a detector without noise before any work
+    first = terms[0][0]
     threat = ThreatModel.parse(norm, eps)
     check_images(images)
     label_array, names = check_attack_labels(labels, len(images)), check_indices(indices, len(images))
@@ -108,7 +114,7 @@ def attack_smoothed(
         previous.check_continues(threat, images, label_array)
 
     clean = images.detach().cpu()
-    draws = smoothed.n if n_eval is None else n_eval
+    draws = first.n if n_eval is None else n_eval
     if previous is None:
         clean_scores = estimate(smoothed, clean, names, draws, "evaluate")
         best, used = (clean, clean_scores), 0
@@ -116,7 +122,7 @@ def attack_smoothed(
         clean_scores = previous.clean_scores
         best, used = (previous.images, previous.scores), int(previous.info["noise_chunks"])
     search = _Search(smoothed, threat, sizes, eot, restarts, seed, used, GradientCount())
-    points = search.run(clean, best[0], names, label_array, batch_size or smoothed.batch_size, n_select)
+    points = search.run(clean, best[0], names, label_array, batch_size or first.batch_size, n_select)
     moved = (points != best[0]).flatten(1).any(1).numpy()
     if moved.any():
         scores = best[1].copy()
@@ -128,9 +134,9 @@ def attack_smoothed(
     info = {
         "attack": "smoothed_pgd",
         "objective": "harrell_davis",
-        "percentile": smoothed.percentile,
-        "smoothing": smoothed.smoothing,
-        "sigma": smoothed.sigma,
+        "percentile": _one_or_all([level.percentile for level, _ in terms]),
+        "smoothing": first.smoothing,
+        "sigma": _one_or_all([level.sigma for level, _ in terms]),
         "steps": steps,
         "restarts": restarts,
         "schedule": schedule,
@@ -138,8 +144,8 @@ def attack_smoothed(
         "seed": seed,
         "n_select": n_select,
         "n_eval": draws,
-        "evaluation_seed": smoothed.seed,
-        "gradient_evaluations": search.count.gradients * eot,
+        "evaluation_seed": _one_or_all([level.seed for level, _ in terms]),
+        "gradient_evaluations": search.count.gradients * eot * len(terms),
         "zero_gradient_share": search.count.zero_share,
         "noise_chunks": used + restarts * len(sizes),  # a next radius goes on with fresh draws
     }
@@ -147,13 +153,23 @@ def attack_smoothed(
 
 
 def estimate(
-    smoothed: SmoothedDetector,
+    smoothed: SmoothedDetector | SmoothedSum,
     images: Float[Tensor, "b c h w"],
     indices: Sequence[int],
     n: int,
     purpose: str,
 ) -> FloatArray:
-    """Return the percentile (images,) of `n` draws; for n = smoothed.n it equals `smoothed.score`."""
+    """Return the percentile (images,) of `n` draws, or the weighted sum of those of all levels.
+
+    For n = smoothed.n it equals `smoothed.score`.
+    """
+    parts = [weight * _percentile(level, images, indices, n, purpose) for level, weight in _terms(smoothed)]
+    return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
+
+
+def _percentile(
+    smoothed: SmoothedDetector, images: Tensor, indices: Sequence[int], n: int, purpose: str
+) -> FloatArray:
     if n == smoothed.n:
         return smoothed.score(images, indices, purpose)
     base, sigma = _noisy_score(smoothed)
@@ -178,7 +194,7 @@ def estimate(
 class _Search:
     """Gradient ascent on the soft percentile, and the choice between the points it finds."""
 
-    smoothed: SmoothedDetector
+    smoothed: SmoothedDetector | SmoothedSum
     threat: ThreatModel
     sizes: list[float]
     eot: int
@@ -213,7 +229,8 @@ class _Search:
 
     def _climb(self, clean: Tensor, start: Tensor, names: list[int], labels: IntArray) -> list[Tensor]:
         """Return the candidates of each restart: its last iterate and the mean of its second half."""
-        clean, start = clean.to(self.smoothed.device), start.to(self.smoothed.device)
+        device = _terms(self.smoothed)[0][0].device
+        clean, start = clean.to(device), start.to(device)
         direction = torch.from_numpy(directions(labels)).to(clean)
         candidates = []
         for restart in range(self.restarts):
@@ -231,7 +248,7 @@ class _Search:
         return candidates
 
     def _soft_score(self, points: Tensor, *, names: list[int], chunk: int) -> Tensor:
-        """Return the soft percentile (b,) of fresh draws, keyed by image and chunk.
+        """Return the soft percentile (b,) of fresh draws, keyed by image and chunk; the levels of a sum share them.
 
         The draws come in pairs of opposite sign: each is Gaussian, and the part of a gradient that is odd in
         the noise, the bulk of its variance for a distance, cancels.
@@ -239,7 +256,13 @@ class _Search:
         shape = (-(-self.eot // 2), *points.shape[1:])
         half = np.stack([gaussian_noise(self.seed, name, "attack", chunk, shape) for name in names])
         noise = np.concatenate([half, -half], axis=1)[:, : self.eot]
-        base, sigma = _noisy_score(self.smoothed)
+        terms = _terms(self.smoothed)
+        parts = [weight * self._soft_percentile(level, points, noise) for level, weight in terms]
+        return torch.stack(parts).sum(0)
+
+    def _soft_percentile(self, level: SmoothedDetector, points: Tensor, noise: FloatArray) -> Tensor:
+        """Return the soft percentile (b,) under standard normal `noise` (b, eot, c, h, w) times sigma."""
+        base, sigma = _noisy_score(level)
         noisy = points[:, None] + sigma * torch.from_numpy(noise).to(points)
         scores = base(
             repeat(points, "b c h w -> (b m) c h w", m=self.eot), rearrange(noisy, "b m c h w -> (b m) c h w")
@@ -248,7 +271,18 @@ class _Search:
             raise InputError(
                 f"score: returned shape {tuple(scores.shape)} for {len(points) * self.eot} noisy images"
             )
-        return soft_percentile(rearrange(scores, "(b m) -> b m", m=self.eot), self.smoothed.percentile)
+        return soft_percentile(rearrange(scores, "(b m) -> b m", m=self.eot), level.percentile)
+
+
+def _terms(smoothed: SmoothedDetector | SmoothedSum) -> list[tuple[SmoothedDetector, float]]:
+    """Return the levels and their weights; a smoothed detector is one level of weight 1."""
+    if isinstance(smoothed, SmoothedSum):
+        return list(zip(smoothed.levels, smoothed.weights, strict=True))
+    return [(smoothed, 1.0)]
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _noisy_score(smoothed: SmoothedDetector) -> tuple[NoisyScore, float]:

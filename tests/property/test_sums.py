@@ -21,7 +21,7 @@ levels = st.lists(
     min_size=1,
     max_size=3,
 )
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 @quick

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from certify import SmoothedDetector, auroc
+from certify import SmoothedDetector, SmoothedSum, auroc
 from certify.checks import InputError
 from certify.types import ScoreBounds
 from diffad.attacks import attack_curve, attack_smoothed, soft_percentile
@@ -111,6 +111,24 @@ def test_the_sandwich_holds_and_the_curve_is_monotone(way):
         worst = images() + radius * torch.tensor(SIGNS).view(-1, 1, 1, 1).float() * outwards
         exact = SIGNS * smoothed.score(worst.clamp(0, 1), INDICES) - gains[0]
         assert (gain - gains[0] >= 0.9 * exact).all()
+
+
+@pytest.mark.parametrize("way", ["input", "reference", "sure"])
+def test_a_sum_over_noise_levels_is_attacked_as_a_whole_and_stays_within_its_bounds(way):
+    options = {"weights": [1.0, 2.0], "n": 200, "batch_size": 100, "seed": 8}
+    smoothed, radius = SmoothedSum.of(Shrinking(), [0.1, 0.25], way, **options), 0.2
+    result = attack(smoothed, eps=radius)
+    np.testing.assert_array_equal(result.clean_scores, smoothed.score(images(), INDICES))
+    certified = smoothed.bounds(images(), INDICES, [radius]).at(0)
+    assert (result.bounds().lower >= certified.lower).all()
+    assert (result.bounds().upper <= certified.upper).all()
+    # each level grows with the distance to the mean image, so the exact worst case is a radial step
+    outwards = images() - NORMAL
+    outwards /= outwards.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    worst = images() + radius * torch.tensor(SIGNS).view(-1, 1, 1, 1).float() * outwards
+    exact = SIGNS * (smoothed.score(worst.clamp(0, 1), INDICES) - result.clean_scores)
+    assert (SIGNS * (result.scores - result.clean_scores)).mean() >= 0.8 * exact.mean()
+    assert (result.info["sigma"], result.info["gradient_evaluations"]) == ([0.1, 0.25], 2 * 20 * 8 * 6)
 
 
 def test_the_gradient_flows_through_the_reference_and_the_reconstruction():
