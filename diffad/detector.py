@@ -159,6 +159,10 @@ class Detector(nn.Module, ABC):
         """Return the score of a clean image against a reconstruction; Lipschitz in the former."""
         raise InputError(f"{self.name}: does not compare an image with a reconstruction")
 
+    def compile_network(self) -> None:
+        """Have the network compiled by `torch.compile` at its first use; the score changes by rounding only."""
+        raise InputError(f"{self.name}: has no network to compile; leave --compile out")
+
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return where in each image the anomaly lies, higher = more anomalous, without gradient."""
         raise InputError(f"{self.name}: gives no anomaly map")

@@ -61,7 +61,7 @@ def certify_split(
     """
     smoothed = smooth(detector, plan, purifier, shard)
     subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
-    store = partial(_store, store_folder, detector, split, smoothed, purifier)
+    store = partial(_store, store_folder, detector, split, smoothed, purifier, plan)
     smoothed.calibrate(
         split.calibration.images[: plan.calibration], plan.quantile, store=store("calibrate", "calibrate")
     )
@@ -189,6 +189,7 @@ def _store(
     split: DataSplit,
     smoothed: SmoothedDetector,
     purifier: Any,
+    plan: Plan,
     name: str,
     purpose: str,
 ) -> ScoreStore | None:
@@ -201,5 +202,6 @@ def _store(
         "data": split.fingerprint(),
         "purifier": "" if purifier is None else purifier.fingerprint(),
         "device": torch.device(smoothed.device).type,
+        **({"compile": True} if plan.compile else {}),
     }
     return ScoreStore(folder / name, config)

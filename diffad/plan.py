@@ -45,6 +45,7 @@ class Plan:
     grid: bool = False
     adaptive: bool = False
     tolerance: float = 0.001
+    compile: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -117,6 +118,8 @@ def smooth(
                 f"--purifier: denoises images {purifier.image_shape}, the detector takes {detector.image_shape}"
             )
         purifier = purifier.to(plan.device)
+    if plan.compile:
+        (detector if purifier is None else purifier).compile_network()
     return SmoothedDetector(
         detector.to(plan.device),
         None if plan.smoothing == "none" else plan.sigma,
@@ -165,4 +168,4 @@ def baseline_plan(detector: Detector, plan: Plan) -> Plan:
     """Return the plan of a network-free row: `none`, or `reference` at the same sigma."""
     smoothing = default_smoothing(detector)
     sigma = None if smoothing == "none" else (plan.sigma or 1.0)
-    return replace(plan, smoothing=smoothing, sigma=sigma)
+    return replace(plan, smoothing=smoothing, sigma=sigma, compile=False)

@@ -71,6 +71,8 @@ class SmoothedOptions(SourceOptions):
     """Folder of a diffusion detector that denoises for another detector (way denoise)."""
     batch_size: int = 250
     """Images a forward pass, a multiple of 50."""
+    compile: bool = False
+    """Compile the network first (torch.compile): minutes once, worth it for long runs on a GPU."""
     device: str = "cpu"
     seed: int = 0
     """Key of all noise."""

@@ -71,6 +71,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         percentile=config.percentile,
         seed=config.seed,
         batch_size=config.batch_size,
+        compile=config.compile,
         device=config.device,
     )
     detector = at_sigma(detector, smoothing, sigma, config.inner_sigma)

@@ -152,6 +152,7 @@ def plan_of(config: CertifyConfig) -> Plan:
         grid=config.grid,
         adaptive=config.adaptive,
         tolerance=config.tolerance,
+        compile=config.compile,
         device=config.device,
     )
 

@@ -247,6 +247,12 @@ class DiffusionDetector(Detector):
         after = self.patch_size - 1 - before
         return F.pad(norms[:, None], (before, after, before, after), mode="replicate")[:, 0]
 
+    def compile_network(self) -> None:
+        """Compile the UNet in place: minutes once, then faster calls at one batch size; the folder stays as it is."""
+        if self.purifier is None:
+            raise InputError("DiffusionDetector: no network attached")
+        self.purifier.denoiser.unet.compile()
+
     # ---- folder
 
     def _save_parts(self, folder: Path) -> None:

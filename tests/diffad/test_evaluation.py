@@ -275,3 +275,18 @@ def test_nan_draws_count_against_the_detector_and_too_many_are_refused() -> None
     assert clean_estimates(draws, np.array([0, 1]), 0.5).tolist() == [2.0, 1.0]
     with pytest.raises(InputError, match="image 1: 2 of 3 noisy scores are NaN"):
         clean_estimates(np.array([[1.0, 2.0, 3.0], [1.0, np.nan, np.nan]]), np.array([0, 1]), 0.5)
+
+
+def test_a_compiled_network_is_recorded_and_one_that_is_not_there_refused(
+    closed_form, split, tmp_path, monkeypatch
+) -> None:
+    plan = replace(PLAN, compile=True)
+    with pytest.raises(InputError, match="no network to compile; leave --compile out"):
+        certify_split(closed_form, split, plan)
+    compiled = []
+    monkeypatch.setattr(type(closed_form), "compile_network", lambda detector: compiled.append(detector))
+    certify_split(closed_form, split, plan, store_folder=tmp_path)
+    assert compiled == [closed_form]
+    with pytest.raises(InputError, match="compile was True and is now 'absent'"):
+        certify_split(closed_form, split, PLAN, store_folder=tmp_path)
+    assert baseline_plan(closed_form, plan).compile is False

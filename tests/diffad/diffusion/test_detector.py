@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,15 @@ def test_what_cannot_be_used_is_refused_in_one_line(detector, tiny, tmp_path: Pa
         DiffusionDetector().pair_lipschitz  # noqa: B018
     with pytest.raises(InputError, match="ends at"):
         detector.with_options(sigma=1e4).score(tiny.images(1))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_a_compiled_network_scores_as_before_and_keeps_its_identity(tiny) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here, which torch.compile needs on a CPU")
+    plain, compiled = tiny.detector(), tiny.detector()
+    compiled.compile_network()
+    images = tiny.images(4, seed=2)
+    assert torch.allclose(compiled.score(images), plain.score(images), rtol=1e-4)
+    assert compiled.fingerprint() == plain.fingerprint()
