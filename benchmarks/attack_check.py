@@ -11,7 +11,6 @@ holds for attacks that nobody has thought of.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -24,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from certify import ScoreBounds, SmoothedDetector, alpha_per_image, max_radius, order_ranks
+from certify.files import write_json
 from diffad import detector_class, load_detector
 from diffad.attacks import attack_smoothed, pgd
 from diffad.data import load_data
+from diffad.manifest import git_state, versions
 from diffad.plan import Plan, smooth
 from diffad.sources import at_sigma
 
@@ -228,6 +229,8 @@ def main() -> int:
 
     def note(case: Case) -> None:
         cases.append(case)
+        if options.output is not None:
+            write_json(options.output, record(options, cases))
         print(
             f"{case.detector:<14}{case.way:<10} sigma {case.sigma:<5g} {case.attacks:>7} attacks  "
             f"{case.violations} violations  closest {case.closest:.3f} of the interval  {case.seconds:.0f} s",
@@ -253,13 +256,22 @@ def main() -> int:
                     options.restarts,
                 )
             )
-    total, violations = sum(case.attacks for case in cases), sum(case.violations for case in cases)
+    total, violations = totals(cases)
     print(f"{total} attacked images with restarts, {violations} violations")
-    if options.output is not None:
-        content = {"options": {k: str(v) for k, v in vars(options).items() if k != "network"}, "attacks": total,
-                   "violations": violations, "cases": [asdict(case) for case in cases]}  # fmt: skip
-        options.output.write_text(json.dumps(content, indent=1) + "\n")
     return 1 if violations else 0
+
+
+def totals(cases: list[Case]) -> tuple[int, int]:
+    """Attacked images with restarts, and violations."""
+    return sum(case.attacks for case in cases), sum(case.violations for case in cases)
+
+
+def record(options: argparse.Namespace, cases: list[Case]) -> dict[str, Any]:
+    """What was tried and found, for a file; written after every case."""
+    attacks, violations = totals(cases)
+    chosen = {name: value for name, value in vars(options).items() if name not in ("network", "output")}
+    found = {"attacks": attacks, "violations": violations, "cases": [asdict(case) for case in cases]}
+    return {"options": chosen, "git": git_state(), "versions": versions(), **found}
 
 
 if __name__ == "__main__":
