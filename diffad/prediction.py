@@ -22,6 +22,7 @@ from certify.adaptive import certify_decisions
 from certify.bounds import linf_reading
 from certify.certificate import Decision, certified_radius, lipschitz_radius
 from certify.checks import InputError, check_level, check_positive
+from certify.noise import NOISE_CHUNK, noise_chunk_count
 from certify.pool import DrawPool
 from certify.sequential import fewest_draws
 from certify.sequential_ranks import shifted_rates
@@ -109,7 +110,9 @@ def decide(
         guesses = _pool(smoothed, image, index, rule, "select", min(smoothed.batch_size, SELECTION), probe)
         guesses.extend({0: SELECTION})
         side = _likelier(guesses.draws(0), smoothed.threshold_, smoothed.percentile)
-        pool = _pool(smoothed, image, index, rule, "predict", smoothed.batch_size, probe=False)
+        needed = noise_chunk_count(rule.n) * NOISE_CHUNK if rule.radius is None else smoothed.batch_size
+        size = min(smoothed.batch_size, needed)  # no draw beyond those that count
+        pool = _pool(smoothed, image, index, rule, "predict", size, probe=False)
         radius = (_at_radius if rule.radius is not None else _fixed)(smoothed, pool, side, rule)
         scores = pool.draws(0)
         draws, passes = len(scores), guesses.passes + pool.passes

@@ -267,8 +267,11 @@ def check_redraw(
     what = "test images" if purpose == "certify" else "held-out normals"
     name = f"redraw of {claim.name}, {what}"
     assert smoothed.base is not None
-    options = {key: store.config[key] for key in ("sigma", "seed", "batch_size", "images_per_batch", "grid")}
-    indices = [index for index in store.digests() if index < len(images)]
+    names = ("sigma", "seed", "batch_size", "images_per_batch", "grid")
+    digests = store.digests()
+    indices = [index for index in digests if index < len(images)]
+    if not indices or not store.config.keys() >= set(names):
+        return Check(name, "not checked", "no draws are kept that this version can read")
     pool = DrawPool(
         smoothed.base,
         images[indices],
@@ -276,9 +279,8 @@ def check_redraw(
         purpose=purpose,
         device=smoothed.device,
         probe=False,
-        **options,
+        **{key: store.config[key] for key in names},
     )
-    digests = store.digests()
     kept = [store.chunks(index, digests[index]) for index in indices]
     places = [(row, chunk) for row, chunks in enumerate(kept) for chunk in sorted(chunks)]
     chosen, same = keyed_sample(len(places), share, key), True
@@ -291,9 +293,16 @@ def check_redraw(
         if wrong.any():
             at = int(wrong.argmax())
             where = f"image {indices[row]}, draw {chunk * NOISE_CHUNK + at}"
-            return Check(name, "failed", f"{where}: stored {stored[at]!s}, redrawn {again[at]!s}")
+            other = f" ({other_software(store)})" if other_software(store) else ""
+            return Check(name, "failed", f"{where}: stored {stored[at]!s}, redrawn {again[at]!s}{other}")
     detail = f"{len(chosen)} of {len(places)} chunks of {NOISE_CHUNK} draws, {agreement(same)}"
     return Check(name, "ok", detail)
+
+
+def other_software(store: ScoreStore) -> str:
+    """Return what may make the same key give other noise here, if anything: numpy keeps bit streams, not variates."""
+    then = store.config.get("numpy")
+    return "" if then == np.__version__ else f"drawn with numpy {then}, this is {np.__version__}"
 
 
 def keyed_sample(count: int, share: float, key: int) -> list[int]:

@@ -102,7 +102,8 @@ def verify(config: VerifyConfig, folder: Path) -> None:
         words = [f"{failed} of {len(checks)} checks failed"] if failed else []
         words += [f"{undone} of {len(checks)} could not be made"] if undone else []
         raise InputError(f"{folder}: {', '.join(words)}")
-    console.say(f"all {len(checks)} checks hold" + ("" if config.tables_only else f" (key {key})"))
+    count = "the one check holds" if len(checks) == 1 else f"all {len(checks)} checks hold"
+    console.say(count + ("" if config.tables_only else f" (key {key})"))
 
 
 def align_left(lines: Sequence[Sequence[str]]) -> str:
