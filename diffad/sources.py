@@ -116,7 +116,16 @@ def load_detector_and_data(
     detector = load_detector(folder)
     if not named and detector.image_shape is not None and options.resolution is None:
         request["resolution"], request["channels"] = detector.image_shape[1], detector.image_shape[0]
-    split = load_data(request.pop("spec"), **{**request, "limit": limit})
+    spec = request.pop("spec")
+    try:
+        split = load_data(spec, **{**request, "limit": limit})
+    except InputError as error:
+        if options.data is not None or ":" not in spec:
+            raise
+        # a manifest keeps no absolute path, so that it can be given away
+        raise InputError(
+            f"{error} ({folder} was trained on {spec!r}; say where it is now with --data)"
+        ) from None
     if named:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
         detector = detector.fit(split.train.images, **(fit or {}))

@@ -115,3 +115,11 @@ def test_built_in_configurations_are_found() -> None:
     assert config_path(sources.BUILT_IN).is_file()
     with pytest.raises(InputError, match="not among the built-in"):
         config_path("nothing.yaml")
+
+
+def test_a_data_folder_that_moved_is_asked_for(trained) -> None:
+    manifest = json.loads((trained / "manifest.json").read_text())
+    manifest["data"]["options"]["spec"] = "folder:gone"
+    (trained / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"was trained on 'folder:gone'; say where it is now with --data"):
+        load_sources(SourceOptions(detector=str(trained)))
