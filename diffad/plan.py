@@ -101,6 +101,12 @@ def default_smoothing(detector: Detector) -> str:
     return "reference" if detector.pair_lipschitz is not None else "input"
 
 
+def lipschitz_term(detector: Detector, smoothing: str) -> float:
+    """Return the constant L that enters the certificate of a way: 0 where the score reads x + noise alone."""
+    constants = {"none": detector.lipschitz, "reference": detector.pair_lipschitz}
+    return float(constants.get(smoothing) or 0.0)
+
+
 def smooth(
     detector: Detector, plan: Plan, purifier: Any = None, shard: Shard | None = None
 ) -> SmoothedDetector:

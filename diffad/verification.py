@@ -155,8 +155,11 @@ def open_store(folder: Path) -> ScoreStore | None:
     return store
 
 
-def check_options(claim: Claim, store: ScoreStore, run: Run) -> Check:
-    """Compare the configuration of the draws, and the level of each row, with what the rows were recorded under."""
+def check_options(claim: Claim, store: ScoreStore, run: Run, lipschitz: float | None = None) -> Check:
+    """Compare the configuration of the draws, and the level of each row, with what the rows were recorded under.
+
+    `lipschitz` is the constant that the detector itself declares, None where it could not be loaded.
+    """
     name = f"options of {claim.name}"
     expected = {
         "smoothing": claim.subject.smoothing,
@@ -168,6 +171,9 @@ def check_options(claim: Claim, store: ScoreStore, run: Run) -> Check:
     for key, value in expected.items():
         if store.config.get(key) != value:
             return Check(name, "failed", f"draws: {key} is {store.config.get(key)!r}, the run says {value!r}")
+    recorded = recorded_lipschitz(run, claim.subject.detector)
+    if recorded is not None and lipschitz is not None and recorded != lipschitz:
+        return Check(name, "failed", f"the run says L = {recorded:g}, the detector declares {lipschitz:g}")
     wrong = wrong_level(claim)
     if wrong is not None:
         return Check(name, "failed", wrong)

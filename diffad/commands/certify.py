@@ -21,7 +21,14 @@ from diffad.evaluation import certify_split, fit_baselines
 from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
-from diffad.plan import Plan, baseline_plan, default_smoothing, load_purifier, score_name_of
+from diffad.plan import (
+    Plan,
+    baseline_plan,
+    default_smoothing,
+    lipschitz_term,
+    load_purifier,
+    score_name_of,
+)
 from diffad.results import write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.training.launch import check_world_size
@@ -104,7 +111,11 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         return folder  # every process has all scores; the first one writes and prints
     manifest = build_manifest(
         "certify",
-        {**asdict(config), "smoothing": plan.smoothing, "sigma": plan.sigma, "arguments": detector.config()},
+        {
+            **asdict(config),
+            **{"smoothing": plan.smoothing, "sigma": plan.sigma, "arguments": detector.config()},
+            "lipschitz": {detector.name: lipschitz_term(detector, plan.smoothing)},
+        },
         data=describe_data(split),
         detectors=fingerprints,
         seeds={"certify": plan.seed},

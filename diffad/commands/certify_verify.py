@@ -154,7 +154,7 @@ def _checks_under_noise(
         for what in ("options", "bounds", "redraw"):
             yield Check(f"{what} of {claim.name}", "not checked", f"the run holds no draws/{folder.name}")
         return
-    yield check_options(claim, store, run)
+    yield check_options(claim, store, run, None if smoothed is None else smoothed.lipschitz)
     constant = smoothed.lipschitz if smoothed is not None else recorded_lipschitz(run, claim.subject.detector)
     if claim.subject.smoothing != "reference":
         constant = 0.0

@@ -208,7 +208,18 @@ def test_a_detector_that_is_gone_leaves_only_its_redraw(run, trained, capsys) ->
     found = checks([str(run), "--no_baselines"], capsys, console.FAILED)
     assert found["redraw of diffusion (l2), reference, σ = 0.5"]["status"] == "not checked"
     assert "name it by --detector" in found["redraw of diffusion (l2), reference, σ = 0.5"]["detail"]
-    assert found["threshold of diffusion (l2), reference, σ = 0.5"]["status"] == "ok"
+    for what in ("options", "bounds", "threshold"):
+        assert found[f"{what} of diffusion (l2), reference, σ = 0.5"]["status"] == "ok"
+
+
+def test_a_smaller_constant_than_the_detector_declares_fails(run, trained, capsys) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["commands"][0]["config"]["lipschitz"] == {"diffusion": 1.0}
+    manifest["commands"][0]["config"]["lipschitz"] = {"diffusion": 0.5}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    found = checks([str(run), "--detector", str(trained), "--no_baselines"], capsys, console.FAILED)
+    options = found["options of diffusion (l2), reference, σ = 0.5"]
+    assert options["detail"] == "the run says L = 0.5, the detector declares 1"
 
 
 def test_another_detector_is_refused(run, trained, tmp_path, capsys) -> None:
