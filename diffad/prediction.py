@@ -13,6 +13,7 @@ import math
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +29,7 @@ from certify.sequential import fewest_draws
 from certify.sequential_ranks import shifted_rates
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray
+from diffad.detector import Detector
 
 SELECTION = 100  # draws that guess the side, as Cohen et al. take them; never part of the certificate
 ABSTAIN = "abstain"
@@ -79,6 +81,15 @@ class Prediction:
     invalid: int
     passes: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A smoothed detector with its threshold, and where that comes from: `text` and facts for a manifest."""
+
+    detector: Detector
+    smoothed: SmoothedDetector
+    origin: dict[str, Any]
 
 
 def fresh_seed() -> int:

@@ -13,7 +13,6 @@ not be able to foresee which noise is redrawn: the key belongs to whoever checks
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,8 +23,6 @@ from torch import Tensor
 
 from certify.certificate import percentile_scores
 from certify.checks import InputError
-from certify.noise import NOISE_CHUNK
-from certify.pool import DrawPool
 from certify.smoothing import SmoothedDetector, threshold_rank
 from certify.store import ScoreStore
 from certify.types import FloatArray
@@ -257,64 +254,6 @@ def different_end(
                 f"{stored[at]!s}, derived {other[at]!s}"
             )
     return None
-
-
-def check_redraw(
-    claim: Claim,
-    smoothed: SmoothedDetector,
-    images: Tensor,
-    store: ScoreStore,
-    *,
-    share: float,
-    key: int,
-) -> Check:
-    """Make a keyed share of the stored noise again, score it with the detector, and compare with the stored scores."""
-    purpose = str(store.config["purpose"])
-    what = "test images" if purpose == "certify" else "held-out normals"
-    name = f"redraw of {claim.name}, {what}"
-    assert smoothed.base is not None
-    names = ("sigma", "seed", "batch_size", "images_per_batch", "grid")
-    digests = store.digests()
-    indices = [index for index in digests if index < len(images)]
-    if not indices or not store.config.keys() >= set(names):
-        return Check(name, "not checked", "no draws are kept that this version can read")
-    pool = DrawPool(
-        smoothed.base,
-        images[indices],
-        indices,
-        purpose=purpose,
-        device=smoothed.device,
-        probe=False,
-        **{key: store.config[key] for key in names},
-    )
-    kept = [store.chunks(index, digests[index]) for index in indices]
-    places = [(row, chunk) for row, chunks in enumerate(kept) for chunk in sorted(chunks)]
-    chosen, same = keyed_sample(len(places), share, key), True
-    for row, chunk in (places[place] for place in chosen):
-        stored, again = kept[row][chunk], pool.redraw(row, chunk)
-        if np.array_equal(stored, again, equal_nan=True):
-            continue
-        same = False
-        wrong = ~np.isclose(again, stored, rtol=TOLERANCE, atol=0.0, equal_nan=True)
-        if wrong.any():
-            at = int(wrong.argmax())
-            where = f"image {indices[row]}, draw {chunk * NOISE_CHUNK + at}"
-            other = f" ({other_software(store)})" if other_software(store) else ""
-            return Check(name, "failed", f"{where}: stored {stored[at]!s}, redrawn {again[at]!s}{other}")
-    detail = f"{len(chosen)} of {len(places)} chunks of {NOISE_CHUNK} draws, {agreement(same)}"
-    return Check(name, "ok", detail)
-
-
-def other_software(store: ScoreStore) -> str:
-    """Return what may make the same key give other noise here, if anything: numpy keeps bit streams, not variates."""
-    then = store.config.get("numpy")
-    return "" if then == np.__version__ else f"drawn with numpy {then}, this is {np.__version__}"
-
-
-def keyed_sample(count: int, share: float, key: int) -> list[int]:
-    """Return a share of range(count), at least one, chosen by the key alone."""
-    size = min(count, max(1, math.ceil(share * count)))
-    return sorted(np.random.default_rng(key).choice(count, size, replace=False).tolist())
 
 
 def agreement(same: bool) -> str:

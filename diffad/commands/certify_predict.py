@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import inspect
-import io
-import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from torch import Tensor
@@ -20,21 +17,18 @@ from torch import Tensor
 from certify import console
 from certify.checks import InputError
 from certify.files import write_json, write_text
-from certify.smoothing import SmoothedDetector
-from certify.text import floor_text
+from diffad.commands.certify_predict_show import as_text, csv_text
 from diffad.config import parse_config
 from diffad.data.reading import list_images, read_image
 from diffad.detector import Detector
 from diffad.manifest import build_manifest, now
 from diffad.plan import Plan, default_smoothing, load_purifier, smooth
-from diffad.prediction import Prediction, Rule, check_budget, decide, fresh_seed
+from diffad.prediction import Deployed, Prediction, Rule, check_budget, decide, fresh_seed
 from diffad.registry import DETECTORS, load_detector
 from diffad.results import ROWS
 from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii, with_score_options
-from diffad.tables import align
 
 CALIBRATION_SEED = 0  # the threshold may be public: it is the one that `certify` of the same options reports
-UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +74,6 @@ class PredictConfig(SourceOptions):
     """The same as --format json."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A smoothed detector with its threshold, and where that comes from."""
-
-    detector: Detector
-    smoothed: SmoothedDetector
-    origin: dict[str, Any]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 1 also if an image could not be read."""
 
@@ -116,7 +101,8 @@ def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
         f"threshold {loaded.smoothed.threshold_:.6g} ({loaded.origin['text']})"
     )
     predictions, failures, digest = decide_all(paths, loaded, rule)
-    print(as_text(config, predictions, failures, loaded, rule))
+    kind = "json" if config.json else config.format
+    print(as_text(kind, predictions, failures, loaded, rule))
     if config.output_dir is not None:
         write_text(config.output_dir / "predictions.csv", csv_text(predictions, failures))
         shape = loaded.detector.image_shape
@@ -177,7 +163,7 @@ def rule_of(config: PredictConfig) -> Rule:
     return Rule(alpha=config.alpha, n=config.n, radius=radius, max_samples=config.max_samples, seed=seed)
 
 
-def load(config: PredictConfig) -> Loaded:
+def load(config: PredictConfig) -> Deployed:
     """Return the smoothed detector with its threshold: the one given, or that of its own held-out normals."""
     detector, calibration, name = load_normals(config)
     smoothing = config.smoothing or default_smoothing(detector)
@@ -201,11 +187,11 @@ def load(config: PredictConfig) -> Loaded:
         if config.threshold is None or not math.isfinite(config.threshold):
             raise InputError(f"--threshold: got {config.threshold}, need a finite score")
         smoothed.threshold_ = config.threshold
-        return Loaded(detector, smoothed, {"text": "as given"})
+        return Deployed(detector, smoothed, {"text": "as given"})
     chosen = calibration[: plan.calibration]
     smoothed.calibrate(chosen, config.quantile)
     text = f"quantile {config.quantile:g} of {len(chosen)} held-out normals of {name}"
-    return Loaded(
+    return Deployed(
         detector, smoothed, {"text": text, "quantile": config.quantile, "images": len(chosen), "data": name}
     )
 
@@ -230,7 +216,7 @@ def load_normals(config: PredictConfig) -> tuple[Detector, Tensor | None, str]:
 
 
 def decide_all(
-    paths: Sequence[Path], loaded: Loaded, rule: Rule
+    paths: Sequence[Path], loaded: Deployed, rule: Rule
 ) -> tuple[list[Prediction], dict[str, str], str]:
     """Return the predictions in order of path, what was wrong with the files left out, and a hash of all pixels."""
     shape = loaded.detector.image_shape
@@ -252,89 +238,3 @@ def decide_all(
         digest.update(path.name.encode() + image.numpy().tobytes())
         predictions.append(decide(loaded.smoothed, image, index, rule, name=path.name, probe=not predictions))
     return predictions, failures, digest.hexdigest()
-
-
-def as_text(
-    config: PredictConfig,
-    predictions: Sequence[Prediction],
-    failures: dict[str, str],
-    loaded: Loaded,
-    rule: Rule,
-) -> str:
-    """Return the results as `config` asks: a table, CSV, or one JSON object."""
-    if config.json or config.format == "json":
-        found = {
-            "detector": loaded.detector.name,
-            "smoothing": loaded.smoothed.smoothing,
-            "sigma": loaded.smoothed.sigma,
-            "threshold": loaded.smoothed.threshold_,
-            "alpha": None if loaded.smoothed.base is None else rule.alpha,
-            "images": [asdict(prediction) for prediction in predictions],
-            "unreadable": failures,
-        }
-        return json.dumps(found)
-    if config.format == "csv":
-        return csv_text(predictions, failures).rstrip("\n")
-    return table_text(predictions, failures) + "\n\n" + statement(predictions, loaded, rule)
-
-
-def csv_text(predictions: Sequence[Prediction], failures: dict[str, str]) -> str:
-    """Return one line an image under a header, in order of name; an unreadable one has empty cells."""
-    names = [field.name for field in fields(Prediction)]
-    rows = [[*astuple(prediction), ""] for prediction in predictions]
-    blank = [""] * (len(names) - 2)
-    rows += [[name, UNREADABLE, *blank, reason] for name, reason in failures.items()]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, "error"])
-    writer.writerows(["" if cell is None else cell for cell in row] for row in sorted(rows, key=_first))
-    return buffer.getvalue()
-
-
-def table_text(predictions: Sequence[Prediction], failures: dict[str, str]) -> str:
-    """Return the table that people read, in order of name; radii are floored."""
-    rows = [
-        [
-            prediction.image,
-            prediction.decision,
-            floor_text(prediction.radius, 3) if prediction.radius > 0.0 else "-",
-            floor_text(prediction.linf, 4) if prediction.radius > 0.0 else "-",
-            "-" if prediction.score is None else f"{prediction.score:.5g}",
-            str(prediction.passes),
-            f"{prediction.seconds:.2f}",
-        ]
-        for prediction in predictions
-    ]
-    rows += [[name, UNREADABLE, *["-"] * 5] for name in failures]
-    header = ["image", "decision", "L2 radius", "Linf reading", "score", "passes", "seconds"]
-    return align([header, *sorted(rows, key=_first)])
-
-
-def statement(predictions: Sequence[Prediction], loaded: Loaded, rule: Rule) -> str:
-    """Return what the table says and on what it rests."""
-    counts = {kind: 0 for kind in ("normal", "anomalous", "abstain")}
-    for prediction in predictions:
-        counts[prediction.decision] += 1
-    shape = loaded.detector.image_shape
-    assert shape is not None
-    lines = [
-        ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        + f"; threshold {loaded.smoothed.threshold_:.6g}, {loaded.origin['text']}",
-        f"radii are of attacks on the pixels at {shape[1]} x {shape[2]}, in [0, 1]; "
-        "Linf reading: r / sqrt(d), the largest Linf ball inside the L2 ball",
-    ]
-    if loaded.smoothed.base is None:
-        lines.append("certified without noise, by the Lipschitz constant of the score")
-    else:
-        lines.append(
-            f"each decision and its radius is wrong with probability at most {rule.alpha:g} over the noise; "
-            "a second run for another verdict spends that again"
-        )
-    invalid = sum(prediction.invalid for prediction in predictions)
-    if invalid:
-        lines.append(f"{invalid} draws were NaN and counted against their image")
-    return "\n".join(lines)
-
-
-def _first(row: Iterable[Any]) -> str:
-    return str(next(iter(row)))

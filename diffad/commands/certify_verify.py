@@ -19,6 +19,7 @@ from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.evaluation import BASELINES
 from diffad.prediction import fresh_seed
+from diffad.redraw import check_redraw
 from diffad.results import read_run
 from diffad.run_sources import RunSources
 from diffad.runs import Run
@@ -28,7 +29,6 @@ from diffad.verification import (
     check_bounds,
     check_deterministic,
     check_options,
-    check_redraw,
     check_tables,
     check_threshold,
     claims_of,

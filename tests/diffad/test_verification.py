@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from certify.types import ScoreBounds
 from diffad.conditions import Subject, TestedImages, certified_conditions
-from diffad.verification import different_end, first_difference, keyed_sample
+from diffad.verification import different_end, first_difference
 
 
 @pytest.mark.parametrize(
@@ -23,18 +21,6 @@ from diffad.verification import different_end, first_difference, keyed_sample
 )
 def test_the_first_difference_is_named_with_both_values(stored, derived, where) -> None:
     assert first_difference(stored, derived) == where
-
-
-@given(st.integers(1, 2000), st.floats(0.001, 1.0), st.integers(0, 2**63 - 1))
-def test_a_keyed_sample_is_a_share_of_distinct_places(count, share, key) -> None:
-    chosen = keyed_sample(count, share, key)
-    assert chosen == keyed_sample(count, share, key)
-    assert len(chosen) == len(set(chosen)) == min(count, max(1, int(np.ceil(share * count))))
-    assert set(chosen) <= set(range(count))
-
-
-def test_every_place_may_be_chosen() -> None:
-    assert {keyed_sample(10, 0.01, key)[0] for key in range(200)} == set(range(10))
 
 
 def test_infinite_ends_are_compared_as_they_are() -> None:
