@@ -52,7 +52,7 @@ def _unattacked(run: Run, condition: Condition) -> ScoreBounds | None:
     if condition.condition != "certified":
         return condition.unattacked()
     for other in run.of(condition.subject, "certified", condition.norm):
-        same = (other.n, other.alpha_kind) == (condition.n, condition.alpha_kind)
+        same = (other.n, other.alpha_kind, other.alpha) == (condition.n, condition.alpha_kind, condition.alpha)
         if other.radius == 0.0 and same and np.array_equal(other.images.index, condition.images.index):
             return other.bounds
     return None
@@ -107,7 +107,10 @@ def _metrics(
 def _corrected(
     condition: Condition, side: Side, at_zero: ScoreBounds | None, threshold: float | None
 ) -> dict[str, float | None]:
-    """AUROC and rates of bounds that hold image by image: `alpha` is both theirs and that of the statement."""
+    """AUROC and rates of bounds that hold image by image: `alpha` is both theirs and that of the statement.
+
+    The AUROC is one statement at alpha, the two rates are another.
+    """
     given = (condition.bounds, condition.images.labels)
     level = float(condition.alpha or 0.0)
     method = cast(ConfidenceMethod, condition.alpha_kind)
@@ -122,9 +125,12 @@ def _corrected(
 
 
 def _test_set_interval(condition: Condition, side: Side, at_zero: ScoreBounds | None) -> list[float] | None:
-    """DeLong's 95 % interval of the AUROC of these ends over the test images; None for a single image of a label."""
+    """DeLong's 95 % interval of the AUROC of these ends over the test images.
+
+    None for a single image of a label, and where the AUROC stated is not that of the ends.
+    """
     labels = condition.images.labels
-    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
+    if condition.alpha_kind in CORRECTED or min((labels == 0).sum(), (labels == 1).sum()) < 2:
         return None
     found = delong_interval(condition.bounds, labels, side, at_zero)
     return [found.low, found.high]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,27 @@ def check_order(runs: Iterable[Run]) -> OrderReport:
             comparisons += _check_pair(own, certified, attacked)
             checked, escaped = count_outside(certified, attacked)
             scores, outside = scores + checked, outside + escaped
+        _check_nested(own)
     return OrderReport(comparisons, scores, outside)
+
+
+def _check_nested(own: list[Condition]) -> None:
+    """A larger ball cannot be proved better than a smaller one: bounds of one certificate widen with the radius."""
+    levels: dict[tuple[Any, ...], list[Condition]] = {}
+    for condition in own:
+        if condition.condition == "certified":
+            key = (condition.norm, condition.n, condition.alpha_kind, condition.alpha)
+            levels.setdefault(key, []).append(condition)
+    for certified in levels.values():
+        for small, large in pairwise(sorted(certified, key=lambda condition: condition.radius)):
+            if not np.array_equal(small.images.index, large.images.index):
+                continue
+            inside = (large.bounds.lower <= small.bounds.lower) & (large.bounds.upper >= small.bounds.upper)
+            if not inside.all():
+                raise OrderError(
+                    f"{large.name}: {int((~inside).sum())} intervals are narrower than at radius {small.radius:g}; "
+                    "rows of different certificates, or a bug"
+                )
 
 
 def _pairs(conditions: list[Condition]) -> Iterator[tuple[Condition, Condition]]:

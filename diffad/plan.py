@@ -80,9 +80,12 @@ class Plan:
 
     @property
     def cells(self) -> int:
-        """Cells that share alpha: each radius above 0 has three sides."""
+        """Statements that share alpha when `joint`: each radius above 0 has three sides.
+
+        Under `union` one event covers every metric of a cell; otherwise the AUROC and the rates are two.
+        """
         above = sum(radius > 0 for radius in self.radii)
-        return 3 * above + 1 if self.joint else 1
+        return (3 * above + 1) * (1 if self.confidence == "union" else 2) if self.joint else 1
 
     @property
     def alpha_kind(self) -> str:

@@ -29,9 +29,25 @@ from diffad.plan import (
     load_purifier,
     score_name_of,
 )
-from diffad.results import write_run
+from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.training.launch import check_world_size
+
+# What every certificate of one folder has in common; radii may be added, each is a statement of its own.
+FIXED = (
+    *(
+        "n",
+        "percentile",
+        "quantile",
+        "alpha",
+        "alpha_per_image",
+        "joint",
+        "confidence",
+        "adaptive",
+        "tolerance",
+    ),
+    *("grid", "seed"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +78,7 @@ class CertifyConfig(SmoothedOptions):
     tolerance: float = 0.001
     """With --adaptive: share of a cell's pairs that may stay undecided."""
     grid: bool = False
-    """Integer noise for 8-bit images: sound to the last bit against attackers who submit such images."""
+    """Integer noise for 8-bit images: sound in floating point too against attackers who submit such images."""
     images_per_batch: int = 1
     """Images whose draws share a forward pass: more fill a large --batch_size at a small --n."""
     examples: bool = True
@@ -93,6 +109,7 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         )
         return None
     folder = config.output_dir or default_folder(config, detector, split, plan)
+    refuse_other_options(folder, config)
     console.say(
         f"certifying {detector.name} on {split.name}, {len(split.test)} test images at "
         f"{split.resolution} x {split.resolution}, way {plan.smoothing}"
@@ -133,6 +150,28 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         write_examples(folder, examples)
     show(config.json, auroc_table(run), radius_quantiles(sizes, split), linf_readings(plan, split), folder)
     return folder
+
+
+def refuse_other_options(folder: Path, config: CertifyConfig) -> None:
+    """Refuse a folder that holds certificates under other options: their rows would stand in one table.
+
+    An n or a level that is changed once the first table was seen is peeking besides (docs/certificates.md).
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    now_asked = asdict(config)
+    for entry in read_run(folder).manifest["commands"]:
+        before = entry["config"] if entry["command"] == "certify" else {}
+        names = [*FIXED, *(["radii"] if config.joint else [])]
+        changed = [name for name in names if name in before and before[name] != now_asked[name]]
+        if changed:
+            words = "; ".join(
+                f"{name} was {before[name]!r} and is now {now_asked[name]!r}" for name in changed
+            )
+            raise InputError(
+                f"{folder}: holds a certificate under other options ({words}); use another --output_dir, and decide "
+                "n, levels and percentile before you look"
+            )
 
 
 def complete(plan: Plan, detector: Detector) -> Plan:
@@ -211,5 +250,10 @@ def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, 
         plan.smoothing,
         *([f"{plan.sigma:g}"] if plan.smoothing != "none" else []),
         *([] if config.limit is None else [str(config.limit)]),
+        *(
+            f"{name}={getattr(config, name)}"
+            for name in FIXED
+            if getattr(config, name) != getattr(CertifyConfig, name)
+        ),
     ]
     return Path("runs") / "-".join(words)

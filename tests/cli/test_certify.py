@@ -94,8 +94,8 @@ def test_a_repeat_is_identical_and_draws_nothing(trained, tmp_path, capsys, monk
     assert main(argv) == console.DONE
     assert pq.read_table("run/images.parquet").equals(before)
     assert capsys.readouterr().out == out
-    # alpha and radii are post-processing of the same draws
-    assert main([*argv, "--alpha", "0.01", "--radii", "0.07"]) == console.DONE
+    # radii are post-processing of the same draws, each a statement of its own
+    assert main([*argv, "--radii", "0.07"]) == console.DONE
 
 
 def test_another_option_in_the_same_folder_is_refused_by_name(trained, capsys) -> None:
@@ -104,7 +104,34 @@ def test_another_option_in_the_same_folder_is_refused_by_name(trained, capsys) -
     capsys.readouterr()
     assert "sigma was 0.5 and is now 0.25" in failed([*argv, "--sigma", "0.25"], capsys)
     assert "detector was" in failed([*argv, "--score", "root_max"], capsys)
-    assert "use another folder or the old options" in failed([*argv, "--seed", "1"], capsys)
+    assert "seed was 0 and is now 1" in failed([*argv, "--seed", "1"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--percentile", "0.8"], "percentile was 0.5 and is now 0.8"),
+        (["--alpha", "0.01"], "alpha was 0.001 and is now 0.01"),
+        (["--n", "250"], "and is now 250"),
+        (["--quantile", "0.8"], "quantile was 0.9 and is now 0.8"),
+        (["--confidence", "failures"], "confidence was 'union' and is now 'failures'"),
+        (["--adaptive"], "adaptive was False and is now True"),
+        (
+            ["--joint"],
+            "joint was False and is now True; radii was '0.05,0.1' and is now '0.1'",
+        ),
+    ],
+)
+def test_rows_of_two_certificates_never_stand_in_one_table(option, words, capsys, tmp_path) -> None:
+    base = ["--detector", "pixel_mean", "--smoothing", "input", "--sigma", "0.25", "--resolution", "8"]
+    base += ["--output_dir", str(tmp_path / "mixed"), "--no_baselines", "--no_examples", *FAST]
+    assert main(base) == console.DONE
+    before = (tmp_path / "mixed" / "images.parquet").read_bytes()
+    capsys.readouterr()
+    err = failed([*base, "--radii", "0.1", *option], capsys)
+    assert words in err
+    assert "use another --output_dir" in err
+    assert (tmp_path / "mixed" / "images.parquet").read_bytes() == before
 
 
 def test_a_score_without_noise_is_certified_without_noise(capsys) -> None:

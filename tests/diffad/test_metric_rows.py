@@ -103,5 +103,14 @@ def test_bounds_that_may_be_wrong_pay_for_it(run, tmp_path, kind):
     rates = tpr_fpr_confidence(at.bounds, at.images.labels, row["threshold"], **given)
     assert [row["tpr"], row["fpr"]] == [rate.value for rate in rates]
     assert row["auroc"] < find(auroc_table(run), condition="certified", radius=0.25, side="both")["auroc"]
-    assert row["ap"] is row["fpr95"] is None  # no such statement
+    assert row["ap"] is row["fpr95"] is row["auroc_interval"] is None  # no such statement
     assert "0.001" in format_table([row])
+
+
+def test_the_bounds_at_radius_zero_have_to_be_of_the_same_level(run, tmp_path):
+    other = [
+        replace(c, alpha=0.5 * c.alpha) if c.condition == "certified" and c.radius == 0.0 else c
+        for c in run.conditions
+    ]
+    rows = auroc_table(write_run(tmp_path / "levels", run.manifest, other))
+    assert {row["side"] for row in rows if row["condition"] == "certified" and row["radius"] > 0} == {"both"}

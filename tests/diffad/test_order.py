@@ -120,3 +120,13 @@ def test_nothing_to_compare_is_said_and_not_an_error(run, tmp_path):
     report = check_order([write_run(tmp_path / "alone", run.manifest, certified)])
     assert report.comparisons == 0
     assert "nothing to compare" in report.sentence
+
+
+def test_a_larger_ball_that_is_proved_better_is_found(run, tmp_path):
+    def narrow(c):
+        if c.condition != "certified" or c.radius != 0.1:
+            return c
+        return replace(c, bounds=ScoreBounds(c.bounds.lower - 0.5, c.bounds.upper))
+
+    with pytest.raises(OrderError, match=r"0\.25, n = 1000: 40 intervals are narrower than at radius 0\.1"):
+        check_order([rewrite(run, tmp_path, narrow)])
