@@ -17,6 +17,7 @@ from certify.adaptive_auroc import adaptive_bounds
 from certify.certificate import certified_radius, certify_scores, invalid_draws, percentile_scores
 from certify.checks import InputError
 from certify.console import progress, say
+from certify.files import write_json
 from certify.pool import DrawPool
 from certify.shards import Shard
 from certify.smoothing import SmoothedDetector
@@ -37,6 +38,8 @@ from diffad.plan import Plan, smooth, subject_of
 
 # What needs no network; every certified table carries these rows (docs/certificates.md says why).
 BASELINES = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
+# Looks of an adaptive certificate come at multiples of this, whatever the batch size, so that no bound depends on it.
+LOOK_MULTIPLE = 250
 # Adaptive draws go on until the AUROC of each of these is known.
 ADAPTIVE_SIDES: tuple[Side, ...] = ("in", "out", "both")
 
@@ -77,7 +80,7 @@ def certify_split(
         return [clean_condition(subject, tested, clean, n=0, **shared), *rows], sizes
     if plan.adaptive:
         pool = smoothed.draw_pool(split.test.images, tested.index.tolist(), store=store("", "certify"))
-        return _adaptively(smoothed, pool, subject, tested, plan), None
+        return _adaptively(smoothed, pool, subject, tested, plan, store_folder), None
     draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store("", "certify"))
     report_invalid(draws, detector.name)
     clean = clean_estimates(draws, tested.labels, plan.percentile)
@@ -94,9 +97,17 @@ def certify_split(
 
 
 def _adaptively(
-    smoothed: SmoothedDetector, pool: DrawPool, subject: Subject, tested: TestedImages, plan: Plan
+    smoothed: SmoothedDetector,
+    pool: DrawPool,
+    subject: Subject,
+    tested: TestedImages,
+    plan: Plan,
+    store_folder: Path | None,
 ) -> list[Condition]:
-    """Draw each image as far as the AUROC at the plan's radii needs it; see `certify.adaptive_auroc`."""
+    """Draw each image as far as the AUROC at the plan's radii needs it; see `certify.adaptive_auroc`.
+
+    What each image used is kept in `samples.json` beside the draws.
+    """
     radii, level = [radius for radius in plan.radii if radius > 0], plan.level(len(tested))
     found = adaptive_bounds(
         pool,
@@ -109,12 +120,18 @@ def _adaptively(
         lipschitz=smoothed.lipschitz,
         percentile=plan.percentile,
         tolerance=plan.tolerance,
-        multiple=pool.draws_per_batch,
+        multiple=LOOK_MULTIPLE,
     )
+    saved = 1.0 - pool.passes / (found.looks[-1] * len(tested))
     say(
-        f"{subject.label}: drew {found.samples.mean():.0f} times an image on average, at most {found.looks[-1]}; "
-        f"{100 * found.saving:.0f} % saved; undecided pairs at most {100 * found.undecided.max():.2g} %"
+        f"{subject.label}: used {found.samples.mean():.0f} draws an image on average, at most {found.looks[-1]}; "
+        f"{100 * saved:.0f} % of the forward passes saved; undecided pairs at most {100 * found.undecided.max():.2g} %"
     )
+    if store_folder is not None:
+        used = {"samples": found.samples.tolist(), "looks": list(found.looks), "passes": pool.passes}
+        write_json(
+            store_folder / "samples.json", {"image_index": tested.index.tolist(), **used, "saved": saved}
+        )
     draws = [pool.draws(row)[: found.samples[row]] for row in range(len(tested))]
     clean = [
         clean_estimates(one[None], tested.labels[row : row + 1], plan.percentile)[0]

@@ -228,6 +228,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     """Processor, cores open to this process, threads of PyTorch, device and, on a GPU, its model."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"cpu": _cpu_model(), "cores": cores, "threads": torch.get_num_threads(), "device": device}
+    found["float32_matmul"] = torch.get_float32_matmul_precision()  # "high" and "medium" allow TF32
     if torch.device(device).type == "cuda" and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(torch.device(device))
     return found

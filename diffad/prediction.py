@@ -211,7 +211,7 @@ def _at_radius(smoothed: SmoothedDetector, pool: DrawPool, side: Decision, rule:
         alpha=rule.alpha,
         lipschitz=smoothed.lipschitz,
         percentile=smoothed.percentile,
-        multiple=pool.draws_per_batch,
+        multiple=NOISE_CHUNK,  # not the batch: no decision depends on its size
     )
     return rule.radius if found.certified[0] else 0.0
 

@@ -13,7 +13,7 @@ from certify.checks import InputError
 from certify.store import ScoreStore
 from certify.types import FloatArray
 from diffad.conditions import Condition, TestedImages
-from diffad.evaluation import ADAPTIVE_SIDES, clean_estimates
+from diffad.evaluation import ADAPTIVE_SIDES, LOOK_MULTIPLE, clean_estimates
 from diffad.plan import Plan
 
 Ends = tuple[FloatArray, FloatArray]  # lower and upper ends (images,)
@@ -110,7 +110,7 @@ def _adaptively(store: ScoreStore, images: TestedImages, plan: Plan, lipschitz: 
         lipschitz=lipschitz,
         percentile=plan.percentile,
         tolerance=plan.tolerance,
-        multiple=plan.batch_size // plan.images_per_batch,
+        multiple=LOOK_MULTIPLE,
     )
     clean = [
         clean_estimates(

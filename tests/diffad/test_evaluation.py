@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +64,8 @@ def test_alpha_is_split_over_images_and_over_cells_when_joint(closed_form, split
     at_zero = replace(PLAN, joint=True, radii=(0.0, *RADII))
     assert at_zero.cells == 7
     assert PLAN.cells == 1
+    # one event covers all metrics of a cell under the union bound; otherwise the AUROC and the rates are two
+    assert replace(at_zero, confidence="failures").cells == 14
 
 
 def test_rows_of_a_certificate_are_its_draws_reread(closed_form, split, certified) -> None:
@@ -254,6 +257,9 @@ def test_adaptive_draws_serve_the_same_table_and_keep_the_order(closed_form, spl
         for name, conditions in (("fixed", fixed), ("adaptive", found))
     }  # fmt: skip
     assert values["adaptive"] == pytest.approx(values["fixed"], abs=0.05)
+    used = json.loads((tmp_path / "samples.json").read_text())
+    assert len(used["samples"]) == 8
+    assert used["passes"] <= 8 * PLAN.n
     again, _ = certify_split(closed_form, split, plan, store_folder=tmp_path)
     assert all(np.array_equal(a.bounds.lower, b.bounds.lower) for a, b in zip(found, again, strict=True))
 
