@@ -136,6 +136,10 @@ def test_processes_that_do_not_work_together_are_refused(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("accelerate.PartialState", Apart)
     monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="RANK, MASTER_ADDR, MASTER_PORT not set: no launcher started this"):
+        current_shard()
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
     with pytest.raises(
         InputError, match=r"WORLD_SIZE is 2 but 1 process.*ACCELERATE_USE_CPU=true accelerate launch"
     ):
