@@ -66,7 +66,7 @@ class DrawPool:
         shard: the share of this process if several work together; they need a common store.
         label: what the progress bar says.
         name: of the detector, for errors.
-        probe: check before the first draw, by two batches that count as nothing, that images of a batch do not
+        probe: check before the first draw, by four batches that count as nothing, that images of a batch do not
             influence each other. Leave it on, except where the same `base` was checked before.
 
     Raises:

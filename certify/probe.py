@@ -17,15 +17,18 @@ from certify.types import FloatArray
 
 PROBE_TOLERANCE = 1e-5
 Images: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def check_uncoupled(
     score: Callable[[Images, Images], Scores], clean: Images, noisy: Images, name: str
 ) -> None:
-    """Score a batch twice, the second time with other images around those in its middle, which must score as before.
+    """Score a batch four times, each time but the first with some images changed; the others must score as before.
 
-    Float arithmetic depends on the shape of a batch and on the place in it, so both stay. In a batch of one image
-    (`clean` of length 1) the clean image stays too.
+    What is computed over a batch may rest on a few images, such as the one of the largest score, so none is left
+    alone: the images outside the middle, then those in it, are moved far from all that is usual; at last those in the
+    middle are moved closer to the clean ones. Float arithmetic depends on the shape of a batch and on the place in
+    it, so both stay. In a batch of one image (`clean` of length 1) the clean image stays too.
 
     Args:
         score: float32 `clean` (1 or b, c, h, w) and `noisy` (b, c, h, w) to (b,) or (b, columns).
@@ -35,9 +38,18 @@ def check_uncoupled(
     Raises:
         InputError: if scores differ by more than PROBE_TOLERANCE of the largest one of their column.
     """
-    middle = slice(len(noisy) // 4, len(noisy) - len(noisy) // 4)
-    before = score(clean, noisy)[middle].astype(np.float64)
-    after = score(_other_mates(clean, middle), _other_mates(noisy, middle))[middle].astype(np.float64)
+    place = np.arange(len(noisy))
+    middle = (place >= len(noisy) // 4) & (place < len(noisy) - len(noisy) // 4)
+    before = score(clean, noisy).astype(np.float64)
+    for kept in (middle, ~middle):
+        after = score(_stretched(clean, kept), _stretched(noisy, kept)).astype(np.float64)
+        _check_same(before[kept], after[kept], name)
+    after = score(clean, _calmed(clean, noisy, ~middle)).astype(np.float64)
+    _check_same(before[~middle], after[~middle], name)
+
+
+def _check_same(before: FloatArray, after: FloatArray, name: str) -> None:
+    """Refuse scores (kept,) or (kept, columns) that moved by more than rounding; NaN equals NaN."""
     agree = (before == after) | (np.isnan(before) & np.isnan(after))
     with np.errstate(invalid="ignore"):  # inf - inf
         distance = np.abs(before - after)
@@ -50,12 +62,19 @@ def check_uncoupled(
         )
 
 
-def _other_mates(images: Images, middle: slice) -> Images:
-    """Return a batch with the same middle; the rest is turned round, inverted and stretched."""
+def _stretched(images: Images, kept: Mask) -> Images:
+    """Return a batch with the same images at `kept`; the rest is turned round, inverted and stretched."""
     if len(images) == 1:
         return images
     changed = 1.5 - 2.0 * images[::-1]
-    changed[middle] = images[middle]
+    changed[kept] = images[kept]
+    return changed
+
+
+def _calmed(clean: Images, noisy: Images, kept: Mask) -> Images:
+    """Return a batch with the same images at `kept`; the rest has half of its noise."""
+    changed = 0.5 * (clean + noisy)
+    changed[kept] = noisy[kept]
     return changed
 
 

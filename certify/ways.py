@@ -96,9 +96,14 @@ def proven_constant(detector: Any, name: str, way: str) -> float:
 
 
 def check_eval(module: Any) -> None:
-    """Refuse layers in training mode that couple the images of a batch or draw at random."""
+    """Refuse layers that couple the images of a batch or draw at random, most of them in training mode only."""
     layers = module.modules() if isinstance(module, nn.Module) else ()
     for layer in layers:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            raise InputError(
+                f"{type(module).__name__}: {type(layer).__name__} keeps no running statistics, so that it reads those "
+                "of the batch even after eval(); use track_running_stats=True"
+            )
         if layer.training and isinstance(
             layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
         ):

@@ -185,7 +185,7 @@ def _percentile(
         device=smoothed.device,
         grid=smoothed.grid,
         label=f"{purpose} attack",
-        probe=False,  # two batches a call: left to `smoothed.score` and the certificate
+        probe=False,  # four batches a call: left to `smoothed.score` and the certificate
     )
     return percentile_scores(scores, smoothed.percentile)
 

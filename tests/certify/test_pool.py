@@ -217,16 +217,16 @@ def test_coupled_images_are_refused_before_anything_is_drawn(images: Tensor, tmp
     sample_scores(base, images, range(5), n=100, store=store, name="Normed", **OPTIONS)
 
 
-def test_the_probe_costs_two_batches_once_and_counts_as_nothing(images: Tensor, tmp_path: Path) -> None:
+def test_the_probe_costs_four_batches_once_and_counts_as_nothing(images: Tensor, tmp_path: Path) -> None:
     base = Recorder()
     pool = DrawPool(base, images, range(5), store=make_store(tmp_path), **OPTIONS)
     assert not pool.probed
     pool.extend({0: 100})
     assert pool.probed
-    assert (len(base.noisy), pool.passes, len(pool.draws(0))) == (3, 100, 100)
-    assert torch.equal(base.noisy[0], base.noisy[2])
+    assert (len(base.noisy), pool.passes, len(pool.draws(0))) == (5, 100, 100)
+    assert torch.equal(base.noisy[0], base.noisy[4])
     pool.extend({0: 100, 1: 100})
-    assert len(base.noisy) == 4
+    assert len(base.noisy) == 6
     kept = Recorder()
     DrawPool(kept, images, range(5), store=make_store(tmp_path), **OPTIONS).extend({0: 100, 1: 100})
     assert kept.noisy == []  # nothing to draw, nothing to ask

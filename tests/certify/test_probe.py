@@ -9,6 +9,7 @@ from certify.checks import InputError
 from certify.probe import check_uncoupled
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
+OUTER = (*range(25), *range(75, 100))
 
 
 def norms(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
@@ -64,6 +65,34 @@ def rounded_at_random(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     return norms(clean, noisy) - 0.9 + 1e-7 * noise
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_scaling_by_the_largest_is_found_wherever_it_lies(seed: int) -> None:
+    """Stretched mates have low scores here, so the largest stays where it is if it is among the images kept."""
+    generator = np.random.default_rng(seed)
+    clean = generator.random((1, 1, 3, 3)).astype(np.float32)
+    noisy = clean + 0.3 * generator.normal(size=(100, 1, 3, 3)).astype(np.float32)
+
+    def falling(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+        scores = np.exp(-norms(clean, noisy))
+        return scores / scores.max()
+
+    with pytest.raises(InputError, match="toy: scores of one image depend"):
+        check_uncoupled(falling, clean, noisy, "toy")
+
+
+def test_mates_as_usual_as_the_images_are_tried_too() -> None:
+    """A score that reads its batch only where nothing in it is strange, as stretched mates are."""
+    clean, noisy = batch(100)
+    least, largest = norms(clean, noisy).min(), np.abs(noisy).max()
+
+    def gated(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+        usual = np.abs(noisy).max() <= largest
+        return norms(clean, noisy) / (norms(clean, noisy).min() if usual else least)
+
+    with pytest.raises(InputError, match="toy: scores of one image depend"):
+        check_uncoupled(gated, clean, noisy, "toy")
+
+
 @pytest.mark.parametrize("score", [norms, partly_invalid, rounded_at_random])
 @pytest.mark.parametrize("images", [1, 2])
 def test_scores_of_single_images_pass(score: Score, images: int) -> None:
@@ -78,8 +107,10 @@ def test_the_shape_and_the_place_in_the_batch_stay_and_the_mates_all_change() ->
         return norms(clean, noisy)
 
     check_uncoupled(recording, *batch(100), "toy")
-    before, after = seen
-    assert before.shape == after.shape
-    assert before.dtype == after.dtype == np.float32
-    same = (before == after).all(axis=(1, 2, 3))
-    assert np.array_equal(np.flatnonzero(same), np.arange(25, 75))
+    before, *changed = seen
+    kept = [(before == after).all(axis=(1, 2, 3)) for after in changed]
+    assert len(changed) == 3
+    for after, same, wanted in zip(changed, kept, (range(25, 75), OUTER, OUTER), strict=True):
+        assert before.shape == after.shape
+        assert before.dtype == after.dtype == np.float32
+        assert np.flatnonzero(same).tolist() == list(wanted)

@@ -59,3 +59,10 @@ def test_batch_statistics_and_dropout_are_refused_in_training_mode(images: Tenso
         assert SmoothedDetector(network.eval(), SIGMA, "input", n=50, batch_size=50).score(
             images, range(6)
         ).shape == (6,)
+
+
+def test_batch_norm_without_running_statistics_is_refused_in_either_mode() -> None:
+    layer = nn.BatchNorm2d(1, track_running_stats=False)
+    for network in (nn.Sequential(layer), nn.Sequential(layer).eval()):
+        with pytest.raises(InputError, match="Sequential: BatchNorm2d keeps no running statistics"):
+            SmoothedDetector(network, SIGMA, "input")
