@@ -19,6 +19,7 @@ that flags only where `predict_scores` does, at alpha_0, has false alarms at mos
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,15 @@ def conformal_rank(images: int, beta: float, confidence: float | None = None) ->
     if confidence is not None:
         check_probability(confidence, "confidence")
         return order_ranks(images, 1.0 - beta, 1.0 - confidence)[1]
-    # The rounding keeps (99 + 1) * (1 - 0.05) at 95 whatever the last bit of the product.
-    return math.ceil(round((images + 1) * (1.0 - beta), 9))
+    return math.ceil((images + 1) * (1 - exact_level(beta)))
+
+
+def exact_level(level: float) -> Fraction:
+    """Return the decimal number that was meant by a float: 0.05 is 1/20, so that 100 * (1 - 0.05) is 95 and no more.
+
+    A product of floats may end above or below a whole number, where the rank changes.
+    """
+    return Fraction(repr(float(level)))
 
 
 def robust_conformal_threshold(upper: Any, beta: float, confidence: float | None = None) -> float:

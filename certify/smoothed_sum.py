@@ -112,7 +112,10 @@ class SmoothedSum:
         indices: Sequence[int] | None = None,
         stores: Sequence[ScoreStore | None] | None = None,
     ) -> float:
-        """Set `threshold_` from held-out normal images and return it; see `SmoothedDetector.calibrate`."""
+        """Set `threshold_` from held-out normal images and return it; see `SmoothedDetector.calibrate`.
+
+        Its promise is about scores estimated from n fresh draws a level, not about the sum of the true percentiles.
+        """
         rank = threshold_rank(len(images), quantile)
         scores = self.score(images, range(len(images)) if indices is None else indices, "calibrate", stores)
         self.threshold_ = float(np.sort(scores)[rank - 1])

@@ -24,6 +24,7 @@ from certify.certificate import (
     predict_scores,
 )
 from certify.checks import InputError, check_choice, check_images, check_probability
+from certify.conformal import exact_level
 from certify.pool import DrawPool, NoisyScore, sampling_config
 from certify.shards import Shard
 from certify.store import ScoreStore
@@ -156,8 +157,10 @@ class SmoothedDetector:
     ) -> float:
         """Set `threshold_` from the scores of held-out normal images and return it.
 
-        It is the ceil((images + 1) * quantile)-th smallest score, so that a fresh normal image, exchangeable with
-        these, is flagged with probability at most 1 - quantile (split conformal).
+        It is the ceil((images + 1) * quantile)-th smallest score (split conformal): a fresh normal image,
+        exchangeable with these and scored in the same way (`score`, n fresh draws), exceeds it with probability at
+        most 1 - quantile. That is about estimates from n draws; for the percentile itself, which is what `bounds`
+        and `predict` speak of, take `robust_conformal_threshold` of the upper bounds at radius 0.
 
         Raises:
             InputError: if there are too few images for that rank.
@@ -194,9 +197,13 @@ class SmoothedDetector:
         indices: Sequence[int],
         store: ScoreStore | None = None,
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Decide each image at `threshold_`: 1 anomalous, 0 normal, -1 abstain (see `predict_scores`)."""
+        """Decide each image at `threshold_`: 1 anomalous, 0 normal, -1 abstain (see `predict_scores`).
+
+        The way `none` abstains only where the enclosure of the score holds the threshold, lower <= threshold < upper.
+        """
         if self.smoothing == "none":
-            return (self.score(images, indices) > self._threshold()).astype(np.int64)
+            threshold, (lower, upper) = self._threshold(), self._enclosure(images)
+            return np.where(lower > threshold, 1, np.where(upper <= threshold, 0, -1)).astype(np.int64)
         scores = self.noisy_scores(images, indices, "predict", store)
         return predict_scores(scores, self._threshold(), self.alpha, self.percentile)
 
@@ -259,9 +266,10 @@ class SmoothedDetector:
 def threshold_rank(count: int, quantile: float) -> int:
     """Return ceil((count + 1) * quantile), the rank (1-based) of a threshold among `count` calibration scores."""
     check_probability(quantile, "quantile")
-    rank = math.ceil(round((count + 1) * quantile, 9))
+    level = exact_level(quantile)
+    rank = math.ceil((count + 1) * level)
     if rank > count:
-        need = math.ceil(round(quantile / (1.0 - quantile), 9))
+        need = math.ceil(level / (1 - level))
         raise InputError(
             f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}"
         )

@@ -11,7 +11,6 @@ torch.Size([3])
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from certify.checks import InputError, check_images, check_positive, check_probability
+from certify.checks import InputError, check_images, check_positive
 from certify.noise import gaussian_noise
+from certify.smoothing import threshold_rank
 from certify.types import FloatArray
 from diffad import folder
 
@@ -180,13 +180,7 @@ class Detector(nn.Module, ABC):
         A new normal image, exchangeable with these, is then flagged with probability at most 1 - quantile
         (the rank argument of split conformal prediction). Too few images for that are refused.
         """
-        check_probability(quantile, "quantile")
-        rank = math.ceil((len(images) + 1) * quantile - 1e-9)
-        if rank > len(images):
-            need = math.ceil(quantile / (1 - quantile) - 1e-9)
-            raise InputError(
-                f"calibration: got {len(images)} normal images, quantile {quantile} needs at least {need}"
-            )
+        rank = threshold_rank(len(images), quantile)
         self.threshold_ = float(np.sort(self.score_array(images))[rank - 1])
         return self.threshold_
 

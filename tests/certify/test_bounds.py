@@ -84,10 +84,22 @@ def test_ranks_are_exact_and_sharp(n: int, alpha: float) -> None:
             assert misses_above[upper - 1] > alpha
 
 
-def test_a_level_attained_exactly_is_used() -> None:
-    """P(Bin(5, 1/2) <= 0) = 1/32, so the smallest of five draws is a lower bound of the median at that level."""
-    assert order_ranks(5, 0.5, 1 / 32) == (1, 5)
-    assert order_ranks(5, 0.5, 1 / 32 - 1e-9) == (0, 6)
+def test_a_level_within_rounding_is_left_unused() -> None:
+    """P(Bin(5, 1/2) <= 0) = 1/32: the smallest of five draws bounds the median there, but rounded tails cannot tell."""
+    assert order_ranks(5, 0.5, 1 / 32 * (1 + 2e-12)) == (1, 5)
+    assert order_ranks(5, 0.5, 1 / 32) == (0, 6)
+    assert min_samples(0.0, 1.0, 1 / 32) == 6
+
+
+@pytest.mark.parametrize("n", [5, 29, 60])
+@pytest.mark.parametrize("quantile", [0.125, 0.3, 0.5, 0.9])
+def test_a_tail_an_ulp_above_the_level_is_never_used(n: int, quantile: float) -> None:
+    """scipy rounds some of these tails down to the level; the exact sums are above it."""
+    for rank, tail in enumerate(exact_cdf(n, quantile)[:-1], start=1):
+        level = float(tail)
+        while Fraction(level) >= tail:
+            level = float(np.nextafter(level, 0.0))
+        assert order_ranks(n, quantile, level)[0] < rank
 
 
 def test_ranks_at_the_ends_of_the_unit_interval() -> None:

@@ -32,7 +32,11 @@ def test_the_marginal_rank_is_the_smallest_that_holds(images: int, beta: float) 
     rank = conformal_rank(images, beta)
     assert 1 - rank / (images + 1) <= beta + 1e-12  # the rate of values without ties
     assert 1 - (rank - 1) / (images + 1) > beta
+
+
+def test_a_marginal_rank_at_a_whole_number_is_exact() -> None:
     assert conformal_rank(99, 0.05) == 95  # a product that floating point puts an ulp above 95
+    assert conformal_rank(99, 0.05 - 1e-12) == 96  # and one that is truly above it
 
 
 @pytest.mark.parametrize("images", [10, 50, 300])

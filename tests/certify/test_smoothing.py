@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from certify.certificate import certified_radius
 from certify.checks import InputError
 from certify.metrics import auroc
-from certify.smoothing import SmoothedDetector
+from certify.smoothing import SmoothedDetector, threshold_rank
 from certify.store import ScoreStore
 from certify.types import ScoreBounds
 from certify.ways import WAYS
@@ -122,6 +122,14 @@ def test_the_threshold_is_the_conformal_rank_of_fresh_draws(images: Tensor, shri
         smoothed.calibrate(many[:18], 0.95)
 
 
+def test_the_rank_of_a_threshold_is_exact() -> None:
+    assert threshold_rank(19, 0.95) == 19
+    assert threshold_rank(99, 0.95) == threshold_rank(99, np.float64(0.95)) == 95
+    assert threshold_rank(99, 0.95 + 1e-12) == 96  # 95.0000000001
+    with pytest.raises(InputError, match="need at least 20 "):
+        threshold_rank(19, 0.95 + 1e-12)
+
+
 @pytest.mark.parametrize("way", ["input", "none"])
 def test_predict_and_radius_agree_with_the_bounds(images: Tensor, way, shrink) -> None:
     smoothed = SmoothedDetector(shrink, SIGMA, way, n=500, alpha=0.01)
@@ -150,6 +158,24 @@ def test_predict_abstains_at_the_threshold() -> None:
     smoothed.threshold_ = 8.0
     assert smoothed.predict(image, [0]).tolist() == [-1]
     assert smoothed.radius(image, [0]).tolist() == [0.0]
+
+
+def test_predict_without_noise_abstains_where_the_enclosure_holds_the_threshold(
+    images: Tensor, shrink
+) -> None:
+    smoothed = SmoothedDetector(shrink, None, "none")
+    lower, upper = (float(end[0]) for end in shrink.score_interval(images[:1]))
+    cases = {
+        np.nextafter(lower, 0.0): 1,
+        lower: -1,
+        (lower + upper) / 2: -1,
+        np.nextafter(upper, 0.0): -1,
+        upper: 0,
+    }
+    for threshold, decision in cases.items():
+        smoothed.threshold_ = float(threshold)
+        assert smoothed.predict(images[:1], [0]).tolist() == [decision]
+        assert (smoothed.radius(images[:1], [0])[0] > 0.0) <= (decision >= 0)
 
 
 def test_a_step_out_of_order_is_named(images: Tensor, shrink) -> None:

@@ -16,7 +16,8 @@ IMAGES = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
-    ("count", "quantile", "rank"), [(19, 0.95, 19), (20, 0.95, 20), (99, 0.95, 95), (9, 0.5, 5)]
+    ("count", "quantile", "rank"),
+    [(19, 0.95, 19), (20, 0.95, 20), (99, 0.95, 95), (99, 0.95 + 1e-12, 96), (9, 0.5, 5)],
 )
 def test_threshold_is_the_conformal_order_statistic(count: int, quantile: float, rank: int) -> None:
     images = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(1))
