@@ -9,6 +9,7 @@ from certify.checks import InputError
 from diffad.conditions import Subject
 from diffad.examples import Examples, choose_examples
 from diffad.plots import DARK, curves, distributions, example_figure, gap, headline, pick_radius, png
+from diffad.plots.style import LIGHT
 from diffad.results import write_run
 
 
@@ -115,3 +116,8 @@ def test_a_run_without_l2_results_has_no_headline(run, tmp_path):
         headline([clean])
     with pytest.raises(InputError, match="no clean scores"):
         distributions(run, Subject("digits:8", 16, "pca", "none", "", None))
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_a_dozen_curves_have_a_dozen_colours(theme) -> None:
+    assert len(set(theme.series)) == len(theme.series) == 12
