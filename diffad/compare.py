@@ -89,9 +89,12 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
         table = auroc_table(run)
         for subject in run.subjects:
             label = labels[run.folder, subject]
+            # joined runs bear the name of the last folder, which need not be where this subject comes from
+            folders = [one.folder.name for one in runs if subject in one.subjects]
+            source = run.folder.name if run.folder.name in folders else folders[-1]
             own = [row for row in table if subject_of(row) == subject]
             for radius in sorted({row["radius"] for row in own if row["norm"] == "l2"}):
-                rows.append({"radius": radius, "label": label, "run": run.folder.name, **_cell(own, radius)})
+                rows.append({"radius": radius, "label": label, "run": source, **_cell(own, radius)})
                 proved.update(_certified(run, subject, radius, label))
     rows.sort(key=lambda row: (row["radius"], -(row["certified"] if row["certified"] is not None else -1)))
     best = {row["radius"]: row["label"] for row in reversed(rows)}
@@ -119,7 +122,8 @@ def _behind(first: Condition | None, other: Condition | None) -> list[float] | N
     if min((labels == 0).sum(), (labels == 1).sum()) < 2:
         return None
     found = delong_test(first.bounds, other.bounds, labels)
-    return [found.value, found.low, found.high]
+    # without variance (two perfect rows, or two where nothing is certified) the images say nothing on the difference
+    return [found.value, found.low, found.high] if found.method == "delong" else None
 
 
 def _cell(rows: list[Row], radius: float) -> Row:

@@ -12,11 +12,12 @@ from typing import Literal
 from certify import console
 from certify.checks import InputError
 from diffad.attack_evaluation import attack_split
+from diffad.conditions import Condition
 from diffad.config import parse_config
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
-from diffad.results import write_run
+from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import format_table
 
@@ -103,10 +104,21 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         device=config.device,
         argv=["diffad", "attack", *argv],
     )
-    run = write_run(folder, manifest, conditions)
+    run = write_run(folder, manifest, without_known_clean(folder, conditions))
     rows = auroc_table(run)
     if config.side is not None:
         rows = [row for row in rows if row["condition"] != "attack" or row["side"] == config.side]
     print(json.dumps({"folder": str(folder), "auroc": rows}) if config.json else format_table(rows))
     console.say(f"\nrun folder: {folder}   (diffad compare {folder} CERTIFY_RUN draws both)")
     return folder
+
+
+def without_known_clean(folder: Path, conditions: list[Condition]) -> list[Condition]:
+    """Leave out clean rows that the folder holds already: those of a certificate rest on its own draws.
+
+    An attack carries the clean scores of its evaluation in its own rows, so nothing is lost.
+    """
+    if not (folder / MANIFEST).is_file():
+        return conditions
+    known = {condition.key for condition in read_run(folder).conditions if condition.condition == "clean"}
+    return [condition for condition in conditions if condition.key not in known]

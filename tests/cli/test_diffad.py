@@ -142,6 +142,29 @@ def test_attack_certify_report_and_compare_go_together(trained, capsys) -> None:
     assert Path(json.loads(capsys.readouterr().out)["report"]).is_file()
 
 
+def test_an_attack_leaves_the_clean_rows_of_a_certificate_alone(trained) -> None:
+    where = [
+        "--detector",
+        str(trained),
+        "--limit",
+        "3",
+        "--n",
+        "50",
+        "--batch_size",
+        "50",
+        "--output_dir",
+        "both",
+    ]
+    assert certify([*where, "--radii", "0.1", "--no_baselines"]) == console.DONE
+    (before,) = (c for c in read_run("both").conditions if c.condition == "clean")
+    assert main(["attack", *where, "--eps", "0.1", "--steps", "1", "--eot", "2"]) == console.DONE
+    conditions = read_run("both").conditions
+    (after,) = (c for c in conditions if c.condition == "clean")
+    assert after.threshold == before.threshold is not None
+    assert np.array_equal(after.bounds.lower, before.bounds.lower)
+    assert any(c.condition == "attack" for c in conditions)
+
+
 @pytest.mark.parametrize("smoothing", ["plain", "none"])
 def test_a_score_without_noise_is_attacked(smoothing, capsys) -> None:
     argv = ["attack", *DIGITS, "--limit", "3", "--steps", "2", "--eps", "8/255", "--norm", "linf"]

@@ -96,3 +96,10 @@ def test_rows_on_other_images_are_not_paired(runs, tmp_path):
     few = [c.take(np.r_[0:10, 20:30]) for c in runs[1].conditions]
     small = write_run(tmp_path / "small", runs[1].manifest, few)
     assert all(row["behind"] is None for row in compare_table([runs[0], small]))
+
+
+def test_each_row_names_the_folder_that_it_comes_from(tmp_path, synthetic) -> None:
+    one = synthetic.run(tmp_path / "one", detector="diffusion", smoothing="reference")
+    two = synthetic.run(tmp_path / "two", detector="diffusion", smoothing="denoise")
+    found = {(row["smoothing"], row["run"]) for row in compare_table([one, two])}
+    assert found == {("reference", "one"), ("denoise", "two")}
