@@ -11,7 +11,8 @@ from certify.noise import NOISE_CHUNK
 from certify.pool import DrawPool
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
-from diffad.verification import TOLERANCE, Check, Claim, agreement
+from diffad.claims import Claim
+from diffad.verification import TOLERANCE, Check, agreement
 
 
 def check_redraw(

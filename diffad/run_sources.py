@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from certify.checks import InputError
 from certify.smoothing import SmoothedDetector
 from diffad.baselines.choose import fit_baseline
+from diffad.claims import Claim
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
 from diffad.evaluation import BASELINES
-from diffad.plan import Plan, load_purifier, smooth
+from diffad.plan import load_purifier, smooth
 from diffad.registry import DETECTORS, load_detector
 from diffad.runs import Run
 from diffad.sources import built_in_detector
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A smoothed detector of a run, made once more; None and the reason where it cannot be.
+
+    `purifier` is the fingerprint of what denoises for it, None if it denoises by itself.
+    """
+
+    smoothed: SmoothedDetector | None
+    purifier: str | None = None
+    reason: str = ""
 
 
 class RunSources:
@@ -46,6 +59,8 @@ class RunSources:
         if not entries:
             raise InputError(f"{run.folder}: holds no result of certify; nothing to verify")
         self.entry: dict[str, Any] = entries[-1]["config"]
+        if purifier is not None and self.entry.get("purifier") is None:
+            raise InputError("--purifier: the run was certified without one; leave it out")
         self.split: DataSplit | None = None
         self.problem = ""
         try:
@@ -68,8 +83,9 @@ class RunSources:
         """The name of the detector that the run is about; empty if it could not be loaded."""
         return "" if self.detector is None else self.detector.name
 
-    def smoothed(self, name: str, plan: Plan) -> tuple[SmoothedDetector | None, str]:
-        """Return the detector of that name smoothed as planned, or None and the reason."""
+    def rebuilt(self, claim: Claim) -> Rebuilt:
+        """Return the smoothed detector that a claim is about, as its first row was planned."""
+        name, plan = claim.subject.detector, claim.rows[0][1]
         if self.detector is not None and self.detector.name == name:
             detector: Detector | None = self.detector
         elif name in BASELINES and self.split is not None:
@@ -77,18 +93,19 @@ class RunSources:
         else:
             detector = None
         if detector is None:
-            return None, self.problem or self.missing
+            return Rebuilt(None, reason=self.problem or self.missing)
         difference = self._difference(detector)
         if difference is not None:
-            return None, difference
-        purifier = self._named["purifier"] or self.entry.get("purifier")
+            return Rebuilt(None, reason=difference)
+        folder = None if claim.purifier is None else self._named["purifier"] or claim.purifier
         try:
-            needed = load_purifier(purifier) if plan.smoothing == "denoise" else None
-            return smooth(detector, replace(plan, device=self.device), needed), ""
+            purifier = load_purifier(folder)
+            smoothed = smooth(detector, replace(plan, device=self.device), purifier)
         except InputError as error:
             if self._named["purifier"] is not None:
                 raise
-            return None, f"its purifier cannot be had: {error}; name it by --purifier"
+            return Rebuilt(None, reason=f"its purifier cannot be had: {error}; name it by --purifier")
+        return Rebuilt(smoothed, None if purifier is None else purifier.fingerprint())
 
     def _load_split(self) -> DataSplit:
         data = self.run.manifest["data"]

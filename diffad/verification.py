@@ -1,10 +1,11 @@
 """Checking a certificate that somebody else made: what its run folder says, derived once more from what lies under it.
 
     tables      from images.parquet, compared with summary.json
+    images      names, labels and defects in the rows, compared with the test set (`diffad.verified_images`)
     options     of the stored draws, compared with those that the rows were recorded under
-    threshold   from the stored draws of held-out normals
+    threshold   from the stored draws of the held-out normals (`diffad.verified_images`)
     bounds      from the stored draws of the test images; without noise from the detector itself
-    redraw      a keyed share of the noise, made and scored again
+    redraw      a keyed share of the noise, made and scored again (`diffad.redraw`)
 
 Each check says `ok`, `failed` with the first difference, or `not checked` with the reason. Who recorded a run must
 not be able to foresee which noise is redrawn: the key belongs to whoever checks.
@@ -14,24 +15,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from certify.certificate import percentile_scores
-from certify.checks import InputError
-from certify.smoothing import SmoothedDetector, threshold_rank
+from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
 from certify.types import FloatArray
-from diffad.conditions import Condition, Subject
+from diffad.claims import Claim, recorded_lipschitz
+from diffad.conditions import Condition
 from diffad.plan import Plan
 from diffad.results import SUMMARY, summarize
 from diffad.runs import Run
-from diffad.sources import parse_radii
-from diffad.stored import Derivation, derive, stored_draws
+from diffad.stored import Derivation, derive
 
 Status = Literal["ok", "failed", "not checked"]
 TOLERANCE = 1e-5  # relative, of scores that another processor or another build of PyTorch computes
@@ -44,24 +42,6 @@ class Check:
     name: str
     status: Status
     detail: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a run claims of one subject: its clean and certified rows, each with the plan it was recorded under."""
-
-    subject: Subject
-    rows: tuple[tuple[Condition, Plan], ...]
-
-    @property
-    def name(self) -> str:
-        """The subject in a line of output."""
-        return self.subject.label
-
-    @property
-    def draws(self) -> int:
-        """The most draws an image that any row rests on; 0 without noise."""
-        return max(condition.n for condition, _ in self.rows)
 
 
 def check_tables(run: Run) -> Check:
@@ -103,78 +83,67 @@ def first_difference(stored: Any, derived: Any, where: str = "") -> str | None:
     return None if stored == derived else f"{where}: stored {stored!r}, derived {derived!r}"
 
 
-def claims_of(run: Run) -> list[Claim]:
-    """Return the certified subjects of a run, each row with the plan of the command that wrote it.
-
-    Raises:
-        InputError: if a row belongs to no `certify` command of the manifest.
-    """
-    found: dict[Subject, list[tuple[Condition, Plan]]] = {}
-    certified = {c.subject.score for c in run.conditions if c.condition == "certified"}
-    for condition in run.conditions:
-        if condition.subject.score in certified and condition.condition != "attack":
-            found.setdefault(condition.subject.score, []).append((condition, plan_behind(condition, run)))
-    if not found:
-        raise InputError(f"{run.folder}: holds no certified rows; nothing to verify")
-    return [Claim(subject, tuple(rows)) for subject, rows in found.items()]
-
-
-def plan_behind(condition: Condition, run: Run) -> Plan:
-    """Return the plan of the last `certify` command that can have written a condition."""
-    for entry in reversed(run.manifest["commands"]):
-        config = entry["config"]
-        if entry["command"] != "certify" or condition.n not in (0, config["n"]):
-            continue
-        if condition.radius in (0.0, *parse_radii(config["radii"])):
-            own = {field.name: config[field.name] for field in fields(Plan) if field.name in config}
-            subject = condition.subject
-            return Plan(
-                **{**own, "radii": parse_radii(config["radii"])}
-                | {"smoothing": subject.score.smoothing, "sigma": subject.sigma, "device": "cpu"}
-            )
-    raise InputError(f"{run.folder}: no certify command in manifest.json has written {condition.name}")
-
-
-def open_store(folder: Path) -> ScoreStore | None:
-    """Return the draws kept in a folder, or None if there are none."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        store = ScoreStore(folder, record["config"])
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is not the configuration of a score store ({error})") from error
-    if record.get("hash") != store.hash:
-        raise InputError(f"{path}: the configuration is not the one that its hash was made of")
-    return store
-
-
-def check_options(claim: Claim, store: ScoreStore, run: Run, lipschitz: float | None = None) -> Check:
+def check_options(
+    claim: Claim,
+    stores: Mapping[str, ScoreStore],
+    run: Run,
+    *,
+    lipschitz: float | None = None,
+    purifier: str | None = None,
+) -> Check:
     """Compare the configuration of the draws, and the level of each row, with what the rows were recorded under.
 
-    `lipschitz` is the constant that the detector itself declares, None where it could not be loaded.
+    Args:
+        claim: what is checked.
+        stores: the draws by their purpose: `certify`, and `calibrate` where it is kept.
+        run: its manifest names detector, data and options.
+        lipschitz: the constant that the detector itself declares, None where it could not be loaded.
+        purifier: fingerprint of what denoised for it, None where nothing did or it could not be loaded.
     """
     name = f"options of {claim.name}"
-    expected = {
-        "smoothing": claim.subject.smoothing,
-        "sigma": claim.subject.sigma,
-        "seed": claim.rows[0][0].seed,
-        "detector": run.manifest["detectors"].get(claim.subject.detector),
-        "data": run.manifest["data"]["fingerprint"],
-    }
-    for key, value in expected.items():
-        if store.config.get(key) != value:
-            return Check(name, "failed", f"draws: {key} is {store.config.get(key)!r}, the run says {value!r}")
+    for purpose, store in stores.items():
+        wrong = wrong_option(claim, store, purpose, run) or wrong_purifier(claim, store, purifier)
+        if wrong is not None:
+            return Check(name, "failed", f"draws to {purpose}: {wrong}")
     recorded = recorded_lipschitz(run, claim.subject.detector)
     if recorded is not None and lipschitz is not None and recorded != lipschitz:
         return Check(name, "failed", f"the run says L = {recorded:g}, the detector declares {lipschitz:g}")
     wrong = wrong_level(claim)
     if wrong is not None:
         return Check(name, "failed", wrong)
-    return Check(name, "ok", "sigma, seed, way, detector, data and levels are those of the rows")
+    return Check(name, "ok", "noise, way, detector, purifier, data and levels are those of the rows")
+
+
+def wrong_option(claim: Claim, store: ScoreStore, purpose: str, run: Run) -> str | None:
+    """Return the first option of a store that is not the one that the run says, with both values, or None."""
+    for condition, plan in claim.rows:
+        expected = {
+            "purpose": purpose,
+            "smoothing": claim.subject.smoothing,
+            "sigma": claim.subject.sigma,
+            "seed": condition.seed,
+            "grid": plan.grid,
+            "batch_size": plan.batch_size,
+            "images_per_batch": plan.images_per_batch,
+            "detector": run.manifest["detectors"].get(claim.subject.detector),
+            "data": run.manifest["data"]["fingerprint"],
+        }
+        for key, value in expected.items():
+            if store.config.get(key) != value:
+                return f"{key} is {store.config.get(key)!r}, the run says {value!r}"
+    return None
+
+
+def wrong_purifier(claim: Claim, store: ScoreStore, fingerprint: str | None) -> str | None:
+    """Return how the purifier of a store differs from the one that the run names and from the one at hand, or None."""
+    stored = store.config.get("purifier")
+    if claim.purifier is None:
+        return None if stored == "" else f"purifier is {stored!r}, the run names none"
+    if not stored:
+        return f"purifier is {stored!r}, the run names {claim.purifier}"
+    if fingerprint is not None and stored != fingerprint:
+        return f"purifier is {stored!r}, the one at hand is {fingerprint!r}"
+    return None
 
 
 def wrong_level(claim: Claim) -> str | None:
@@ -187,21 +156,6 @@ def wrong_level(claim: Claim) -> str | None:
         if condition.alpha != level:
             return f"{condition.name}: alpha {condition.alpha!r}, the options give {level!r}"
     return None
-
-
-def check_threshold(claim: Claim, store: ScoreStore) -> Check:
-    """Derive the calibrated threshold from the stored draws of held-out normals."""
-    name = f"threshold of {claim.name}"
-    indices = list(store.digests())
-    for condition, plan in claim.rows:
-        draws = stored_draws(store, indices, condition.n)
-        scores = percentile_scores(draws, plan.percentile)
-        derived = float(np.sort(scores)[threshold_rank(len(indices), plan.quantile) - 1])
-        if derived != condition.threshold:
-            return Check(
-                name, "failed", f"{condition.name}: stored {condition.threshold!r}, derived {derived!r}"
-            )
-    return Check(name, "ok", f"from the draws of {len(indices)} held-out normals")
 
 
 def check_bounds(claim: Claim, store: ScoreStore, lipschitz: float) -> Check:
@@ -259,12 +213,3 @@ def different_end(
 def agreement(same: bool) -> str:
     """Return how closely what was computed again agrees."""
     return "equal bit for bit" if same else f"equal within {TOLERANCE:g} relative, not bit for bit"
-
-
-def recorded_lipschitz(run: Run, detector: str) -> float | None:
-    """Return the constant L that the manifest records for a detector's certificate, None where it does not."""
-    for entry in reversed(run.manifest["commands"]):
-        constants: Mapping[str, float] = entry["config"].get("lipschitz", {})
-        if detector in constants:
-            return float(constants[detector])
-    return None

@@ -10,31 +10,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from certify import console
 from certify.checks import InputError, check_device
-from certify.smoothing import SmoothedDetector
+from diffad.claims import Claim, claims_of, open_store, recorded_lipschitz
 from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.evaluation import BASELINES
 from diffad.prediction import fresh_seed
 from diffad.redraw import check_redraw
 from diffad.results import read_run
-from diffad.run_sources import RunSources
+from diffad.run_sources import Rebuilt, RunSources
 from diffad.runs import Run
-from diffad.verification import (
-    Check,
-    Claim,
-    check_bounds,
-    check_deterministic,
-    check_options,
-    check_tables,
-    check_threshold,
-    claims_of,
-    open_store,
-    recorded_lipschitz,
-)
+from diffad.verification import Check, check_bounds, check_deterministic, check_options, check_tables
+from diffad.verified_images import check_exact_threshold, check_images, check_threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,25 +118,36 @@ def _all_checks(config: VerifyConfig, run: Run, key: int) -> Iterator[tuple[Clai
             and sources.main != claim.subject.detector
         ):
             continue
-        smoothed, reason = sources.smoothed(claim.subject.detector, claim.rows[0][1])
-        if claim.draws == 0:
-            if smoothed is None or sources.split is None:
-                yield claim, Check(f"bounds of {claim.name}", "not checked", reason)
-            else:
-                yield claim, check_deterministic(claim, smoothed, sources.split.test.images)
-            continue
-        for check in _checks_under_noise(claim, run, smoothed, reason, sources.split, config.share, key):
+        rebuilt, split = sources.rebuilt(claim), sources.split
+        if split is None:
+            yield claim, Check(f"images of {claim.name}", "not checked", sources.problem)
+        else:
+            yield claim, check_images(claim, split.test)
+        following = (
+            _checks_without_noise(claim, rebuilt, split)
+            if claim.draws == 0
+            else _checks_under_noise(claim, run, rebuilt, sources, config.share, key)
+        )
+        for check in following:
             yield claim, check
 
 
+def _checks_without_noise(claim: Claim, rebuilt: Rebuilt, split: DataSplit | None) -> Iterator[Check]:
+    """Yield what can be checked of a subject whose bounds follow from detector and images alone."""
+    smoothed = rebuilt.smoothed
+    if smoothed is None or split is None:
+        for what in ("bounds", "threshold"):
+            yield Check(f"{what} of {claim.name}", "not checked", rebuilt.reason)
+        return
+    if all(np.isin(condition.images.index, range(len(split.test))).all() for condition, _ in claim.rows):
+        yield check_deterministic(claim, smoothed, split.test.images)
+    else:
+        yield Check(f"bounds of {claim.name}", "not checked", "its rows are of images that the data has not")
+    yield check_exact_threshold(claim, smoothed, split.calibration.images)
+
+
 def _checks_under_noise(
-    claim: Claim,
-    run: Run,
-    smoothed: SmoothedDetector | None,
-    reason: str,
-    split: DataSplit | None,
-    share: float,
-    key: int,
+    claim: Claim, run: Run, rebuilt: Rebuilt, sources: RunSources, share: float, key: int
 ) -> Iterator[Check]:
     """Yield what can be checked of a subject that was drawn under noise."""
     folder = run.folder / "draws" / claim.subject.detector
@@ -154,20 +156,28 @@ def _checks_under_noise(
         for what in ("options", "bounds", "redraw"):
             yield Check(f"{what} of {claim.name}", "not checked", f"the run holds no draws/{folder.name}")
         return
-    yield check_options(claim, store, run, None if smoothed is None else smoothed.lipschitz)
-    constant = smoothed.lipschitz if smoothed is not None else recorded_lipschitz(run, claim.subject.detector)
+    smoothed, split = rebuilt.smoothed, sources.split
+    declared = None if smoothed is None else smoothed.lipschitz
+    stores = {"certify": store, **({} if calibration is None else {"calibrate": calibration})}
+    yield check_options(claim, stores, run, lipschitz=declared, purifier=rebuilt.purifier)
+    constant = declared if declared is not None else recorded_lipschitz(run, claim.subject.detector)
     if claim.subject.smoothing != "reference":
         constant = 0.0
     if constant is None:
-        yield Check(f"bounds of {claim.name}", "not checked", f"its constant L is not known: {reason}")
+        yield Check(
+            f"bounds of {claim.name}", "not checked", f"its constant L is not known: {rebuilt.reason}"
+        )
     else:
         yield _or_not(f"bounds of {claim.name}", lambda: check_bounds(claim, store, constant))
     if calibration is None:
         yield Check(f"threshold of {claim.name}", "not checked", "the run holds no draws of held-out normals")
+    elif split is None:
+        yield Check(f"threshold of {claim.name}", "not checked", sources.problem)
     else:
-        yield _or_not(f"threshold of {claim.name}", lambda: check_threshold(claim, calibration))
+        normals = split.calibration.images
+        yield _or_not(f"threshold of {claim.name}", lambda: check_threshold(claim, calibration, normals))
     if smoothed is None or split is None:
-        yield Check(f"redraw of {claim.name}", "not checked", reason)
+        yield Check(f"redraw of {claim.name}", "not checked", rebuilt.reason)
         return
     options: dict[str, Any] = {"share": share, "key": key}
     yield check_redraw(claim, smoothed, split.test.images, store, **options)

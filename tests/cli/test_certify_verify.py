@@ -8,12 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from certify import console
+from certify.certificate import percentile_scores
 from certify.cli import main
+from certify.files import write_json
 from certify.log import read_layout, read_records
+from certify.store import ScoreStore
 from diffad import load_detector
 from diffad.results import read_run, summarize
+from diffad.stored import stored_draws
 
 FAST = ["--limit", "3", "--n", "100", "--batch_size", "50", "--radii", "0.1", "--no_examples"]
 
@@ -50,19 +55,23 @@ def test_an_honest_run_holds_in_every_check(run, trained, capsys) -> None:
     assert all(line.startswith("ok  ") for line in lines)
     for what in (
         "tables",
+        "images of diffusion (l2), reference, σ = 0.5",
         "options of diffusion (l2), reference, σ = 0.5",
         "bounds of diffusion (l2), reference, σ = 0.5",
         "threshold of diffusion (l2), reference, σ = 0.5",
         "redraw of diffusion (l2), reference, σ = 0.5, test images",
         "redraw of diffusion (l2), reference, σ = 0.5, held-out normals",
         "redraw of closed_form, reference, σ = 0.5, test images",
+        "images of pixel_nn",
         "bounds of pixel_nn",
+        "threshold of pixel_nn",
         "bounds of pca",
         "bounds of patch_nn",
         "bounds of pixel_mean",
     ):
         assert sum(what in line for line in lines) == 1, what
-    assert all("equal bit for bit" in line for line in lines if "redraw" in line or "pixel_nn" in line)
+    recomputed = ("redraw", "bounds of pixel_nn", "threshold of pixel_nn")
+    assert all("equal bit for bit" in line for line in lines if any(what in line for what in recomputed))
     assert "checks hold (key " in err
 
 
@@ -122,6 +131,124 @@ def test_changed_tables_fail_and_name_the_first_difference(run, capsys) -> None:
     assert "missing" in checks([str(run), "--tables_only"], capsys, console.FAILED)["tables"]["detail"]
 
 
+def retell(run: Path) -> None:
+    """Write the tables that changed rows give, as somebody would who forges with care."""
+    write_json(run / "summary.json", summarize(read_run(run)))
+
+
+def failed(found: dict[str, dict]) -> list[str]:
+    return [name for name, status in statuses(found).items() if status == "failed"]
+
+
+def test_a_relabelled_image_fails_though_tables_and_bounds_agree(run, trained, capsys) -> None:
+    def relabel(columns) -> None:
+        hard = next(name for name, label in zip(columns["image_id"], columns["label"], strict=True) if label)
+        for at, name in enumerate(columns["image_id"]):
+            if name == hard:
+                columns["label"][at] = 0
+
+    rewrite_rows(run, relabel)
+    retell(run)
+    found = checks([str(run), "--detector", str(trained), "--no_baselines"], capsys, console.FAILED)
+    images = "images of diffusion (l2), reference, σ = 0.5"
+    assert failed(found) == [images]
+    assert "stored 0, the data says 1" in found[images]["detail"]
+
+
+def test_a_dropped_image_and_a_moved_threshold_fail_without_noise(tmp_path, capsys) -> None:
+    argv = ["--detector", "pixel_nn", "--resolution", "8", "--output_dir", "plain", "--no_baselines", *FAST]
+    assert main(argv) == console.DONE
+    capsys.readouterr()
+    whole = Path(shutil.copytree("plain", "whole"))
+
+    def drop(columns) -> None:
+        keep = [at for at, index in enumerate(columns["image_index"]) if index != 4]
+        columns.update({name: [column[at] for at in keep] for name, column in columns.items()})
+
+    rewrite_rows(Path("plain"), drop)
+    retell(Path("plain"))
+    found = checks(["plain"], capsys, console.FAILED)
+    assert failed(found) == ["images of pixel_nn"]
+    assert "has rows of 5 images, the test set has 6" in found["images of pixel_nn"]["detail"]
+
+    rewrite_rows(whole, lambda columns: columns.update(threshold=[t + 0.1 for t in columns["threshold"]]))
+    retell(whole)
+    assert failed(checks([str(whole)], capsys, console.FAILED)) == ["threshold of pixel_nn"]
+
+
+def test_fewer_held_out_normals_than_the_options_say_fail(run, trained, capsys) -> None:
+    """Who may leave out the normals with the highest scores chooses the threshold."""
+    folder = run / "draws" / "diffusion" / "calibrate"
+    old = ScoreStore(folder, json.loads((folder / "config.json").read_text())["config"])
+    kept = {index: (digest, old.chunks(index, digest)) for index, digest in old.digests().items()}
+    score = {index: percentile_scores(stored_draws(old, [index], 100))[0] for index in kept}
+    lowest = sorted(kept, key=lambda index: score[index])[:12]
+    for log in folder.glob("scores-*.bin"):
+        log.unlink()
+    new = ScoreStore(folder, old.config)
+    for index in lowest:
+        new.put(index, *kept[index])
+
+    def lower(columns) -> None:
+        """Write the largest of 12, which is the rank that 0.9 gives."""
+        for at, detector in enumerate(columns["detector"]):
+            if detector == "diffusion":
+                columns["threshold"][at] = score[lowest[-1]]
+
+    rewrite_rows(run, lower)
+    retell(run)
+    found = checks([str(run), "--detector", str(trained), "--no_baselines"], capsys, console.FAILED)
+    threshold = "threshold of diffusion (l2), reference, σ = 0.5"
+    assert failed(found) == [threshold]
+    assert "the draws are of 12 held-out normals, need the first 17" in found[threshold]["detail"]
+
+
+def test_absent_data_leaves_images_and_thresholds_unchecked(run, trained, capsys) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["data"]["options"]["spec"] = "mvtec:gone"
+    write_json(run / "manifest.json", manifest)
+    retell(run)
+    found = checks([str(run), "--detector", str(trained), "--no_baselines"], capsys, console.FAILED)
+    for what in ("images", "threshold"):
+        check = found[f"{what} of diffusion (l2), reference, σ = 0.5"]
+        assert check["status"] == "not checked"
+        assert "name it by --data" in check["detail"]
+
+
+def test_a_reference_run_with_a_purifier_holds(trained, tmp_path, capsys) -> None:
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    detector = load_detector(other)
+    with torch.no_grad():
+        for weights in detector.purifier.denoiser.unet.parameters():
+            weights.mul_(0.9)
+    detector.save_pretrained(other)
+    argv = ["--detector", str(trained), "--purifier", str(other), "--output_dir", "purified", *FAST]
+    assert main(argv) == console.DONE
+    capsys.readouterr()
+    base = ["purified", "--detector", str(trained)]
+    found = checks([*base, "--purifier", str(other)], capsys)
+    assert set(statuses(found).values()) == {"ok"}
+    assert "redraw of closed_form, reference, σ = 0.5, test images" in found  # which no purifier serves
+
+    found = checks([*base, "--purifier", str(trained), "--no_baselines"], capsys, console.FAILED)
+    assert "redraw of diffusion (l2), reference, σ = 0.5, test images" in failed(found)
+    options = found["options of diffusion (l2), reference, σ = 0.5"]
+    assert options["status"] == "failed"
+    assert ", the one at hand is '" in options["detail"]
+
+    other.rename(tmp_path / "gone")
+    found = checks([*base, "--no_baselines"], capsys, console.FAILED)
+    redraw = found["redraw of diffusion (l2), reference, σ = 0.5"]
+    assert redraw["status"] == "not checked"
+    assert "name it by --purifier" in redraw["detail"]
+
+
+def test_a_purifier_that_the_run_did_not_have_is_refused(run, trained, capsys) -> None:
+    argv = ["verify", str(run), "--detector", str(trained), "--purifier", str(trained)]
+    assert main(argv) == console.FAILED
+    assert "--purifier: the run was certified without one" in capsys.readouterr().err
+
+
 def forge(run: Path, place: int, row: int, value: float) -> None:
     """Change one stored score as somebody would who knows the format, checksum included."""
     import zlib
@@ -152,8 +279,6 @@ def test_a_forged_score_is_found_by_drawing_it_again(run, trained, capsys) -> No
 
 def test_a_run_forged_throughout_is_found_as_well(run, trained, capsys) -> None:
     """Stored scores, rows and tables agree with each other; only the noise tells."""
-    from certify.store import ScoreStore
-
     folder = run / "draws" / "diffusion"
     config = json.loads((folder / "config.json").read_text())["config"]
     old = ScoreStore(folder, config)
@@ -196,6 +321,7 @@ def test_without_draws_or_detector_it_says_what_was_not_checked(run, trained, ca
     found = checks([str(run), "--detector", str(trained), "--no_baselines"], capsys, console.FAILED)
     assert statuses(found) == {
         "tables": "ok",
+        "images of diffusion (l2), reference, σ = 0.5": "ok",
         "options of diffusion (l2), reference, σ = 0.5": "not checked",
         "bounds of diffusion (l2), reference, σ = 0.5": "not checked",
         "redraw of diffusion (l2), reference, σ = 0.5": "not checked",
@@ -208,7 +334,7 @@ def test_a_detector_that_is_gone_leaves_only_its_redraw(run, trained, capsys) ->
     found = checks([str(run), "--no_baselines"], capsys, console.FAILED)
     assert found["redraw of diffusion (l2), reference, σ = 0.5"]["status"] == "not checked"
     assert "name it by --detector" in found["redraw of diffusion (l2), reference, σ = 0.5"]["detail"]
-    for what in ("options", "bounds", "threshold"):
+    for what in ("images", "options", "bounds", "threshold"):
         assert found[f"{what} of diffusion (l2), reference, σ = 0.5"]["status"] == "ok"
 
 
@@ -248,7 +374,12 @@ def test_a_run_without_noise_is_computed_again(tmp_path, capsys) -> None:
     assert main(argv) == console.DONE
     capsys.readouterr()
     found = checks(["plain"], capsys)
-    assert statuses(found) == {"tables": "ok", "bounds of pixel_nn": "ok"}
+    assert statuses(found) == {
+        "tables": "ok",
+        "images of pixel_nn": "ok",
+        "bounds of pixel_nn": "ok",
+        "threshold of pixel_nn": "ok",
+    }
 
     def wider(columns) -> None:
         kinds = zip(columns["upper"], columns["condition"], strict=True)
