@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.special import ndtri
 
-from certify.bounds import clopper_pearson_lower, clopper_pearson_upper, shifted_ranks
+from certify.bounds import CDF_ERROR, clopper_pearson_lower, clopper_pearson_upper, shifted_ranks
 from certify.checks import InputError, check_choice, check_positive, check_probability, check_radii
 from certify.types import FloatArray, ScoreBounds
 
@@ -132,7 +132,9 @@ def certified_radius(
         margin, offset = threshold - for_upper, -float(ndtri(percentile))
         votes = margin >= 0.0
     # c votes certify what the noise allows; they stay votes as long as their margin covers L r.
-    by_noise = sigma * (offset - ndtri(clopper_pearson_upper(n - np.arange(1, n + 1), n, alpha)))
+    # Stricter than `order_ranks` by a little, so that the bounds at the radius itself agree with it.
+    stricter = alpha / (1.0 + 4.0 * CDF_ERROR)
+    by_noise = sigma * (offset - ndtri(clopper_pearson_upper(n - np.arange(1, n + 1), n, stricter)))
     by_margin = margin / lipschitz if lipschitz > 0.0 else np.where(votes, np.inf, -np.inf)
     radius = np.minimum(by_noise, by_margin).max(axis=1)
     return np.asarray(np.maximum(radius, 0.0) * (1.0 - RADIUS_SLACK), dtype=np.float64)

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from certify.bounds import clopper_pearson_upper
+from certify.bounds import CDF_ERROR, clopper_pearson_upper
 from certify.certificate import (
     DECISIONS,
     RADIUS_SLACK,
@@ -160,7 +160,8 @@ class _Ladder:
     def of(cls, scores: FloatArray, level: NoiseLevel, alpha: float, side: Decision) -> _Ladder:
         sign, n = (1.0 if side == "anomalous" else -1.0), scores.shape[1]
         against_us = np.where(np.isnan(scores), -np.inf, sign * scores)  # NaN counts against us on both sides
-        quantiles = clopper_pearson_upper(np.arange(n), n, alpha)
+        # A little above the quantiles where `order_ranks` takes the ranks, so that `certify_sum` at a radius agrees.
+        quantiles = clopper_pearson_upper(np.arange(n), n, alpha / (1.0 + 4.0 * CDF_ERROR))
         reach = level.sigma * (sign * float(ndtri(level.percentile)) - ndtri(quantiles))
         return cls(np.sort(against_us, axis=1), reach, level.lipschitz)
 
