@@ -52,7 +52,11 @@ def _unattacked(run: Run, condition: Condition) -> ScoreBounds | None:
     if condition.condition != "certified":
         return condition.unattacked()
     for other in run.of(condition.subject, "certified", condition.norm):
-        same = (other.n, other.alpha_kind, other.alpha) == (condition.n, condition.alpha_kind, condition.alpha)
+        same = (other.n, other.alpha_kind, other.alpha) == (
+            condition.n,
+            condition.alpha_kind,
+            condition.alpha,
+        )
         if other.radius == 0.0 and same and np.array_equal(other.images.index, condition.images.index):
             return other.bounds
     return None
