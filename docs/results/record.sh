@@ -63,7 +63,6 @@ mnist)
     $bin/certify --detector runs/mnist-$c --data "$data" --limit 50 --radii 0,0.1,0.25,0.5,1 --output_dir $out/mnist-$c
     cp runs/mnist-$c/manifest.json $out/mnist-$c/training.json
   done
-  $bin/diffad attack --detector runs/mnist-8 --data "$data" --limit 50 --curve 0.25,0.5 --steps 10 --eot 4 --output_dir $out/mnist-8
   ;;
 *)
   echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist" >&2
