@@ -23,7 +23,8 @@ def test_an_unknown_name_is_refused_with_those_allowed() -> None:
 
 
 def test_keys_of_the_table() -> None:
-    assert list(DETECTORS) == ["pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form", "diffusion"]
+    names = ["pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form", "generated_nn", "diffusion"]
+    assert list(DETECTORS) == names
 
 
 def test_importing_diffad_stays_cheap() -> None:
