@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from certify.checks import InputError
 from certify.types import FloatArray, ScoreFunction
+from certify.ways import check_eval
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-
-_COUPLED_WHEN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
 
 def check_attack_labels(labels: Any, count: int) -> IntArray:
@@ -36,12 +35,8 @@ def directions(labels: IntArray) -> FloatArray:
 
 
 def check_eval_mode(score: object) -> None:
-    """Refuse a module (or a method of one) with batch norm or dropout in training mode."""
-    module = score if isinstance(score, nn.Module) else getattr(score, "__self__", None)
-    if isinstance(module, nn.Module):
-        for name, part in module.named_modules():
-            if isinstance(part, _COUPLED_WHEN_TRAINING) and part.training:
-                raise InputError(f"score: layer {name!r} is in training mode; call .eval() before an attack")
+    """Refuse a module (or a method of one) whose layers couple the images of a batch or draw at random."""
+    check_eval(score if isinstance(score, nn.Module) else getattr(score, "__self__", None))
 
 
 def evaluate(score: ScoreFunction, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
