@@ -1,17 +1,34 @@
 """Attacks on anomaly scores: a threat, an objective and an optimiser; normals go up, anomalies down."""
 
-from diffad.attacks.pgd import SCHEDULES, attack_curve, pgd
+from diffad.attacks.attack import as_target, attack, attack_curve, pgd
+from diffad.attacks.methods import ATTACKS, ENSEMBLES, PRESETS
+from diffad.attacks.objective import Objective, ScoreObjective
+from diffad.attacks.pgd import SCHEDULES
 from diffad.attacks.result import AttackResult
-from diffad.attacks.smoothed import attack_smoothed, soft_percentile
+from diffad.attacks.search import Material, Search
+from diffad.attacks.smoothed import SmoothedTarget, attack_smoothed, soft_percentile
+from diffad.attacks.target import ScoreTarget, Target
 from diffad.attacks.threat import NORMS, AttackError, Norm, ThreatModel, parse_eps
 
 __all__ = [
+    "ATTACKS",
+    "ENSEMBLES",
     "NORMS",
+    "PRESETS",
     "SCHEDULES",
     "AttackError",
     "AttackResult",
+    "Material",
     "Norm",
+    "Objective",
+    "ScoreObjective",
+    "ScoreTarget",
+    "Search",
+    "SmoothedTarget",
+    "Target",
     "ThreatModel",
+    "as_target",
+    "attack",
     "attack_curve",
     "attack_smoothed",
     "parse_eps",

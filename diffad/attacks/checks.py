@@ -18,9 +18,10 @@ from torch import Tensor
 
 from certify.checks import InputError, check_images
 from certify.types import FloatArray, ScoreFunction
+from diffad.attacks.attack import pgd
 from diffad.attacks.objective import GradientCount, directions, evaluate, score_gradient
-from diffad.attacks.pgd import pgd, score_batches
 from diffad.attacks.result import AttackResult
+from diffad.attacks.target import score_batches
 from diffad.attacks.threat import ThreatModel
 
 _CHECK_SEED = 1  # directions and noise of the checks; any other than the attack's default

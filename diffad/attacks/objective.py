@@ -1,9 +1,13 @@
-"""The objective: what an attack differentiates, and in which direction each image is pushed."""
+"""The objective: what an attack differentiates, and in which direction each image is pushed.
+
+It need not be what is reported (that is the target, `diffad.attacks.target`): a surrogate may have the better
+gradients. What an objective finds is always judged by the target.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,12 +49,62 @@ def evaluate(score: ScoreFunction, images: Float[Tensor, "b c h w"]) -> Float[Te
         return _checked(score(images), len(images)).detach()
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Which image (the key of its noise) and which restart each row of a batch is; both (b,)."""
+
+    names: tuple[int, ...]
+    restarts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Rows of the batch."""
+        return len(self.names)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A differentiable function of a batch of points, higher = more anomalous."""
+
+    @property
+    def name(self) -> str:
+        """As results name it."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether its value is the reported score itself: a point visited then needs no second evaluation."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes a point, for the count of what an attack has cost."""
+
+    def __call__(self, points: Tensor, rows: Rows, step: int) -> Tensor:
+        """Return the values (b,) at points (b, c, h, w); `step` keys fresh noise where there is any."""
+
+
+@dataclass(frozen=True)
+class ScoreObjective:
+    """A deterministic function of the images alone: the score itself (`exact`), or a surrogate by name."""
+
+    function: ScoreFunction
+    name: str = "score"
+    exact: bool = True
+    passes: ClassVar[int] = 1
+
+    def __call__(self, points: Tensor, rows: Rows, step: int) -> Tensor:
+        """Return the function at the points; rows and step make no difference."""
+        return self.function(points)
+
+
 @dataclass
 class GradientCount:
-    """How many gradients were asked for, and how many of them were exactly zero (a sign of masking)."""
+    """What an attack has asked for: gradients, those of them that were exactly zero (masking), and scores.
+
+    Each counts one image once; a gradient by `eot` draws is one.
+    """
 
     gradients: int = 0
     zeros: int = 0
+    queries: int = 0
 
     @property
     def zero_share(self) -> float:

@@ -22,6 +22,8 @@ class AttackResult:
     `images` (n, c, h, w) on the CPU; `scores` and `clean_scores` float64 (n,); `labels` int64 (n,), 0 normal
     and 1 anomalous; `eps` in [0, 1] pixel units. Scores of normals are never below the clean ones, scores of
     anomalies never above. `info` holds the budget, the seed and what the gradients looked like (JSON values).
+    `trace` (n, t) is the worst score of each image after every gradient or query, as the search saw it; of a noisy
+    target an estimate by the few draws of a step, so not monotone.
     """
 
     images: Float[Tensor, "n c h w"]
@@ -31,6 +33,7 @@ class AttackResult:
     norm: Norm
     eps: float
     info: dict[str, Any] = field(default_factory=dict)
+    trace: Float[np.ndarray, "n t"] | None = None
 
     def bounds(self) -> ScoreBounds:
         """Return the interval between the clean and the attacked score of each image.

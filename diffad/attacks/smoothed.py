@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,29 +25,14 @@ from scipy.special import betainc
 from torch import Tensor
 
 from certify.certificate import percentile_scores
-from certify.checks import InputError, check_images
-from certify.console import progress
-from certify.sampler import (
-    NOISE_CHUNK,
-    NoisyScore,
-    check_indices,
-    gaussian_noise,
-    noise_chunk_count,
-    sample_scores,
-)
+from certify.checks import InputError
+from certify.sampler import NOISE_CHUNK, NoisyScore, gaussian_noise, noise_chunk_count, sample_scores
 from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray
-from diffad.attacks.objective import (
-    GradientCount,
-    IntArray,
-    check_attack_labels,
-    directions,
-    score_gradient,
-)
-from diffad.attacks.pgd import batches, step_sizes
-from diffad.attacks.result import AttackResult, keep_worse
-from diffad.attacks.threat import Radius, ThreatModel
+from diffad.attacks.attack import attack
+from diffad.attacks.objective import Rows
+from diffad.attacks.result import AttackResult
 
 
 def harrell_davis_weights(draws: int, percentile: float) -> FloatArray:
@@ -66,90 +50,81 @@ def soft_percentile(scores: Float[Tensor, "b m"], percentile: float) -> Float[Te
     return (scores.sort(dim=1).values * weights).sum(1)
 
 
+@dataclass(frozen=True)
+class SmoothedTarget:
+    """The percentile of a smoothed detector; of a sum over noise levels the weighted sum of the percentiles.
+
+    `n_select` draws choose between the points of an attack, `n_eval` (None: as many as `smoothed` certifies with)
+    give the reported scores, clean and attacked alike under one key.
+    """
+
+    smoothed: SmoothedDetector | SmoothedSum
+    n_select: int = 100
+    n_eval: int | None = None
+    noisy: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse a detector without noise before any work."""
+        for level, _ in _terms(self.smoothed):
+            _noisy_score(level)
+        for name, value in (("n_select", self.n_select), ("n_eval", self.draws)):
+            if value < 1:
+                raise InputError(f"{name}: got {value}, need at least 1")
+
+    @property
+    def draws(self) -> int:
+        """Draws behind a reported score."""
+        return _terms(self.smoothed)[0][0].n if self.n_eval is None else self.n_eval
+
+    @property
+    def device(self) -> str | torch.device:
+        """Where the detector computes."""
+        return _terms(self.smoothed)[0][0].device
+
+    @property
+    def batch_size(self) -> int:
+        """Noisy images a forward pass."""
+        return _terms(self.smoothed)[0][0].batch_size
+
+    def scores(self, images: Tensor, names: Sequence[int], purpose: str) -> FloatArray:
+        """Return the percentiles (n,) of `n_select` or `n_eval` draws, keyed by image."""
+        draws = self.n_select if purpose == "select" else self.draws
+        return _by_groups(self.smoothed, images, names, draws, purpose)
+
+    def objective(self, *, eot: int, seed: int, first_chunk: int, steps: int) -> SmoothedObjective:
+        """Return the soft percentile of `eot` fresh draws a step."""
+        return SmoothedObjective(self.smoothed, eot, seed, first_chunk, steps)
+
+    def describe(self) -> dict[str, Any]:
+        """Return way, noise, percentile and draws."""
+        terms = _terms(self.smoothed)
+        return {
+            "percentile": _one_or_all([level.percentile for level, _ in terms]),
+            "smoothing": terms[0][0].smoothing,
+            "sigma": _one_or_all([level.sigma for level, _ in terms]),
+            "n_select": self.n_select,
+            "n_eval": self.draws,
+            "evaluation_seed": _one_or_all([level.seed for level, _ in terms]),
+        }
+
+
 def attack_smoothed(
     smoothed: SmoothedDetector | SmoothedSum,
     images: Float[Tensor, "n c h w"],
     labels: Any,
     indices: Sequence[int],
     *,
-    norm: str,
-    eps: Radius,
-    steps: int = 40,
-    eot: int = 16,
-    restarts: int = 1,
-    schedule: str = "cosine",
-    seed: int = 0,
     n_select: int = 100,
     n_eval: int | None = None,
-    batch_size: int | None = None,
-    previous: AttackResult | None = None,
+    **options: Any,
 ) -> AttackResult:
-    """Raise the smoothed scores of normal images and lower those of anomalies within a ball.
+    """Attack the smoothed score: `attack` of a `SmoothedTarget`, by 40 cosine steps unless told otherwise.
 
-    Of a sum over noise levels the weighted sum of the percentiles is attacked, each level with `eot` draws a step.
-
-    `indices` key all noise, as in the certificate. Each step differentiates `eot` fresh draws an image, in
-    forward passes of about `batch_size` noisy images (default: that of `smoothed`). Each restart offers its
-    last iterate and the mean of the iterates of its second half (in the ball, since that is convex, and less
-    noisy); the one with the worst percentile of `n_select` draws is evaluated with `n_eval` draws (default:
-    as many as `smoothed` certifies with). The worse of clean and attacked score is kept, and of the attack
-    at a smaller eps given as `previous`, where the first restart then begins; so for radii in ascending order
-    (`attack_curve`) no score improves with the radius.
-
-    Cost an image: restarts * steps * eot gradients, (2 * restarts + 1) * n_select and 2 * n_eval scores
-    (n_eval with `previous`). Raises InputError for inputs out of range or a score without gradient.
+    Cost an image: restarts * steps * eot gradients, 2 * restarts * n_select and 2 * n_eval scores (n_eval with
+    `previous`). `options` go to `attack`.
     """
-    terms = _terms(smoothed)
-    for level, _ in terms:
-        _noisy_score(level)  # refuse a detector without noise before any work
-    first = terms[0][0]
-    threat = ThreatModel.parse(norm, eps)
-    check_images(images)
-    label_array, names = check_attack_labels(labels, len(images)), check_indices(indices, len(images))
-    sizes = step_sizes(threat.eps, steps, schedule)
-    for name, value in (("eot", eot), ("restarts", restarts), ("n_select", n_select)):
-        if value < 1:
-            raise InputError(f"{name}: got {value}, need at least 1")
-    if previous is not None:
-        previous.check_continues(threat, images, label_array)
-
-    clean = images.detach().cpu()
-    draws = first.n if n_eval is None else n_eval
-    if previous is None:
-        clean_scores = estimate(smoothed, clean, names, draws, "evaluate")
-        best, used = (clean, clean_scores), 0
-    else:
-        clean_scores = previous.clean_scores
-        best, used = (previous.images, previous.scores), int(previous.info["noise_chunks"])
-    search = _Search(smoothed, threat, sizes, eot, restarts, seed, used, GradientCount())
-    points = search.run(clean, best[0], names, label_array, batch_size or first.batch_size, n_select)
-    moved = (points != best[0]).flatten(1).any(1).numpy()
-    if moved.any():
-        scores = best[1].copy()
-        scores[moved] = estimate(
-            smoothed, points[moved], [names[row] for row in np.flatnonzero(moved)], draws, "evaluate"
-        )
-        best = keep_worse(label_array, best, (points, scores))
-    threat.check(best[0], clean)
-    info = {
-        "attack": "smoothed_pgd",
-        "objective": "harrell_davis",
-        "percentile": _one_or_all([level.percentile for level, _ in terms]),
-        "smoothing": first.smoothing,
-        "sigma": _one_or_all([level.sigma for level, _ in terms]),
-        "steps": steps,
-        "restarts": restarts,
-        "schedule": schedule,
-        "eot": eot,
-        "seed": seed,
-        "n_select": n_select,
-        "n_eval": draws,
-        "evaluation_seed": _one_or_all([level.seed for level, _ in terms]),
-        "gradient_evaluations": search.count.gradients * eot * len(terms),
-        "zero_gradient_share": search.count.zero_share,
-        "noise_chunks": used + restarts * len(sizes),  # a next radius goes on with fresh draws
-    }
-    return AttackResult(best[0], best[1], clean_scores, label_array, threat.norm, threat.eps, info)
+    target = SmoothedTarget(smoothed, n_select, n_eval)
+    return attack(target, images, labels, indices=indices, **{"steps": 40, **options})
 
 
 def estimate(
@@ -191,73 +166,40 @@ def _percentile(
 
 
 @dataclass(frozen=True)
-class _Search:
-    """Gradient ascent on the soft percentile, and the choice between the points it finds."""
+class SmoothedObjective:
+    """The soft percentile of `eot` fresh draws, each level of a sum with the same ones.
+
+    The draws come in pairs of opposite sign: each is Gaussian, and the part of a gradient that is odd in the noise,
+    the bulk of its variance for a distance, cancels.
+    """
 
     smoothed: SmoothedDetector | SmoothedSum
-    threat: ThreatModel
-    sizes: list[float]
     eot: int
-    restarts: int
     seed: int
     first_chunk: int
-    count: GradientCount
+    steps: int
+    name: ClassVar[str] = "harrell_davis"
+    exact: ClassVar[bool] = False
 
-    def run(
-        self,
-        clean: Tensor,
-        starts: Tensor,
-        names: list[int],
-        labels: IntArray,
-        batch_size: int,
-        n_select: int,
-    ) -> Tensor:
-        """Return for each image the worst of `starts` and all points found, by `n_select` common draws."""
-        if not self.sizes:
-            return starts
-        groups = list(batches(len(clean), max(1, batch_size // self.eot)))
-        found = [
-            self._climb(clean[rows], starts[rows], names[rows], labels[rows])
-            for rows in progress(groups, f"attack {self.threat.norm} {self.threat.eps:g}")
-        ]
-        best = (starts, estimate(self.smoothed, starts, names, n_select, "select"))
-        for parts in zip(*found, strict=True):
-            points = torch.cat(parts)
-            scores = estimate(self.smoothed, points, names, n_select, "select")
-            best = keep_worse(labels, best, (points, scores))
-        return best[0]
+    @property
+    def passes(self) -> int:
+        """Forward passes a point."""
+        return self.eot * len(_terms(self.smoothed))
 
-    def _climb(self, clean: Tensor, start: Tensor, names: list[int], labels: IntArray) -> list[Tensor]:
-        """Return the candidates of each restart: its last iterate and the mean of its second half."""
-        device = _terms(self.smoothed)[0][0].device
-        clean, start = clean.to(device), start.to(device)
-        direction = torch.from_numpy(directions(labels)).to(clean)
-        candidates = []
-        for restart in range(self.restarts):
-            if restart:
-                start = self.threat.random_start(clean, names, seed=self.seed, restart=restart)
-            points, half, total = start, len(self.sizes) // 2, torch.zeros_like(start)
-            for step, size in enumerate(self.sizes):
-                chunk = self.first_chunk + restart * len(self.sizes) + step
-                score = partial(self._soft_score, names=names, chunk=chunk)
-                _, gradient = score_gradient(score, points, direction, self.count)
-                points = self.threat.project(points + size * self.threat.ascent(gradient), clean)
-                total += points if step >= half else 0
-            mean = self.threat.project(total / (len(self.sizes) - half), clean)
-            candidates += [points.cpu(), mean.cpu()]
-        return candidates
-
-    def _soft_score(self, points: Tensor, *, names: list[int], chunk: int) -> Tensor:
-        """Return the soft percentile (b,) of fresh draws, keyed by image and chunk; the levels of a sum share them.
-
-        The draws come in pairs of opposite sign: each is Gaussian, and the part of a gradient that is odd in
-        the noise, the bulk of its variance for a distance, cancels.
-        """
+    def __call__(self, points: Tensor, rows: Rows, step: int) -> Tensor:
+        """Return the soft percentiles (b,), under draws keyed by image, restart and step."""
         shape = (-(-self.eot // 2), *points.shape[1:])
-        half = np.stack([gaussian_noise(self.seed, name, "attack", chunk, shape) for name in names])
+        chunks = [self.first_chunk + restart * self.steps + step for restart in rows.restarts]
+        half = np.stack(
+            [
+                gaussian_noise(self.seed, name, "attack", chunk, shape)
+                for name, chunk in zip(rows.names, chunks, strict=True)
+            ]
+        )
         noise = np.concatenate([half, -half], axis=1)[:, : self.eot]
-        terms = _terms(self.smoothed)
-        parts = [weight * self._soft_percentile(level, points, noise) for level, weight in terms]
+        parts = [
+            weight * self._soft_percentile(level, points, noise) for level, weight in _terms(self.smoothed)
+        ]
         return torch.stack(parts).sum(0)
 
     def _soft_percentile(self, level: SmoothedDetector, points: Tensor, noise: FloatArray) -> Tensor:
@@ -272,6 +214,22 @@ class _Search:
                 f"score: returned shape {tuple(scores.shape)} for {len(points) * self.eot} noisy images"
             )
         return soft_percentile(rearrange(scores, "(b m) -> b m", m=self.eot), level.percentile)
+
+
+def _by_groups(
+    smoothed: SmoothedDetector | SmoothedSum, images: Tensor, names: Sequence[int], n: int, purpose: str
+) -> FloatArray:
+    """Return `estimate` where a name may stand for several images, which then share their draws.
+
+    Restarts of one image do, and a draw is keyed by the name; a sampler refuses a name twice.
+    """
+    scores, left = np.empty(len(names)), list(range(len(names)))
+    while left:
+        first = list({names[row]: row for row in reversed(left)}.values())
+        scores[first] = estimate(smoothed, images[first], [names[row] for row in first], n, purpose)
+        taken = set(first)
+        left = [row for row in left if row not in taken]
+    return scores
 
 
 def _terms(smoothed: SmoothedDetector | SmoothedSum) -> list[tuple[SmoothedDetector, float]]:

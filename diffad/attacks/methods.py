@@ -1,0 +1,81 @@
+"""The attacks by name, and named settings of them from the literature.
+
+ATTACKS["apgd"].run(search, 100)      PRESETS["pgd-100"]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from certify.checks import InputError, check_choice
+from diffad.attacks.pgd import constant_pgd, cosine_pgd
+from diffad.attacks.search import Optimiser
+from diffad.attacks.threat import NORMS, Norm
+
+Needs: TypeAlias = Literal["gradients", "scores"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An optimiser, what it needs of a detector, and its usual budget.
+
+    `steps` are gradient steps, or score queries of a method that needs scores only; `material` names what must be
+    given beside the detector (`references`, `sources`).
+    """
+
+    run: Optimiser
+    needs: Needs
+    steps: int
+    summary: str
+    norms: tuple[Norm, ...] = NORMS
+    material: tuple[str, ...] = ()
+    fixed_steps: bool = False
+
+
+ATTACKS: dict[str, Method] = {
+    "pgd": Method(cosine_pgd, "gradients", 50, "projected gradient ascent, cosine step from eps / 4"),
+    "pgd_constant": Method(constant_pgd, "gradients", 100, "projected gradient ascent, step 2.5 eps / steps"),
+}
+
+# Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.
+ENSEMBLES: dict[str, tuple[str, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method with the budget of a paper; `random_first` starts the first restart at random too."""
+
+    method: str
+    steps: int
+    restarts: int
+    random_first: bool
+    source: str
+
+
+PRESETS: dict[str, Preset] = {
+    "pgd-100": Preset("pgd_constant", 100, 1, True, "ZARND and ATD: step 2.5 eps / 100, one uniform start"),
+    "pgd-1000x10": Preset("pgd_constant", 1000, 10, True, "COBRA: PGD-1000 from 10 uniform starts"),
+}
+
+
+def find_preset(name: str, steps: int | None, restarts: int) -> Preset:
+    """Return the method, steps and restarts that a name of ATTACKS or PRESETS means.
+
+    Raises InputError for an unknown name, and for a budget beside a preset, which has its own.
+    """
+    if name in PRESETS:
+        if steps is not None or restarts != 1:
+            raise InputError(
+                f"method {name!r} is a preset of {PRESETS[name].steps} steps and {PRESETS[name].restarts} restart(s); "
+                f"leave steps and restarts out, or choose {PRESETS[name].method!r}"
+            )
+        return PRESETS[name]
+    method = ATTACKS[check_choice(name, tuple(ATTACKS), "method")]
+    if steps is not None and steps < 1:
+        raise InputError(f"steps: got {steps}, need at least 1")
+    if restarts < 1:
+        raise InputError(f"restarts: got {restarts}, need at least 1")
+    if method.fixed_steps and steps not in (None, method.steps):
+        raise InputError(f"steps: got {steps}, method {name!r} has {method.steps}; leave it out")
+    return Preset(name, steps or method.steps, restarts, False, method.summary)
