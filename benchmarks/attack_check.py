@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -266,24 +267,20 @@ def main() -> int:
     labels, record = np.arange(options.toy_images) % 2, Record(options)
     for detector, way, sigmas, grid in toys():
         case = subject(detector, way, sigmas, grid, 50)
-        record.run(
-            case.key, lambda case=case: attack_case(case, images, labels, options, options.toy_restarts)
-        )
+        record.run(case.key, partial(attack_case, case, images, labels, options, options.toy_restarts))
     if options.network is not None:
         split = load_data("digits", normal_class="8")
         test, answers = split.test.images, split.test.labels.numpy()
         for name in ("pixel_mean", "pca", "pixel_nn", "patch_nn"):
             key = (name, "none", (), False)
-            record.run(key, lambda name=name: exact_case(name, test, answers, split.train.images, options))
+            record.run(key, partial(exact_case, name, test, answers, split.train.images, options))
         network = load_detector(options.network)
         for text in options.ways.split(","):
             way, sigma, *inner = text.split(":")
             sigmas = tuple(float(one) for one in sigma.split("+"))
             detector = at_sigma(network, way, sigmas[0], float(inner[0]) if inner else None)
             case = subject(detector, way, sigmas, False, 200)
-            record.run(
-                case.key, lambda case=case: attack_case(case, test, answers, options, options.restarts)
-            )
+            record.run(case.key, partial(attack_case, case, test, answers, options, options.restarts))
     attacks, violations = record.totals()
     print(f"{attacks} attacked images with restarts, {violations} violations")
     return 1 if violations else 0
