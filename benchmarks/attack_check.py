@@ -205,7 +205,7 @@ class Record:
         """Compute a case unless it is known, print it, and write the file."""
         case = next((one for one in self.cases if one.key == key), None)
         if case is None:
-            case = Case(**{**asdict(compute()), "commit": str(git_state()["commit"])})
+            case = Case(**{**asdict(compute()), "commit": str((git_state() or {}).get("commit", ""))})
             self.cases.append(case)
             if self.path is not None:
                 write_json(self.path, self.content())
