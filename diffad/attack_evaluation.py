@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from certify.checks import InputError
-from certify.types import FloatArray, ScoreBounds
-from diffad.attacks import AttackResult, attack_curve, attack_smoothed, pgd
+from certify.types import FloatArray, ScoreBounds, ScoreFunction
+from diffad.attacks import AttackResult, Material, attack, attack_curve, attack_smoothed
 from diffad.attacks.result import keep_worse
 from diffad.conditions import Condition, TestedImages, attack_condition, clean_condition
 from diffad.data import DataSplit
@@ -20,58 +21,101 @@ from diffad.detector import Detector
 from diffad.plan import Plan, smooth, subject_of
 
 
-def attack_split(
-    detector: Detector,
-    split: DataSplit,
-    plan: Plan,
-    *,
-    norm: str,
-    radii: Sequence[float],
-    steps: int,
-    eot: int,
-    restarts: int,
-    seed: int,
-    purifier: Any = None,
-) -> list[Condition]:
-    """Attack what the plan would certify: clean scores and the worst ones reached at each radius, ascending.
+@dataclass(frozen=True)
+class AttackOptions:
+    """Threat, method and budget of an attack, as `diffad.attacks.attack` takes them; radii in any order."""
 
-    `smoothing` "" attacks the plain score, `none` the same score with its exact value; the other ways attack
+    norm: str
+    radii: Sequence[float]
+    method: str = "pgd"
+    objective: str | None = None
+    steps: int | None = None
+    restarts: int = 1
+    eot: int = 16
+    seed: int = 0
+    sources: dict[str, ScoreFunction] = field(default_factory=dict)
+
+    @property
+    def ascending(self) -> list[float]:
+        """The radii above 0, each once, the smallest first."""
+        return sorted({float(radius) for radius in self.radii if radius > 0})
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What an attack reached at one radius: its result, and the clean scores (n,) and bounds that are recorded."""
+
+    found: AttackResult
+    clean: FloatArray
+    bounds: ScoreBounds
+
+
+def attack_split(
+    detector: Detector, split: DataSplit, plan: Plan, *, purifier: Any = None, **options: Any
+) -> list[Condition]:
+    """Attack what the plan would certify: the conditions of `attack_detector`; `options` of `AttackOptions`."""
+    chosen = AttackOptions(**options)
+    reached = attack_detector(detector, split, plan, chosen, purifier=purifier)
+    return conditions_of(detector, split, plan, chosen, reached)
+
+
+def attack_detector(
+    detector: Detector, split: DataSplit, plan: Plan, options: AttackOptions, *, purifier: Any = None
+) -> list[Reached]:
+    """Attack the test images at every radius in turn, each from the points found at the one before.
+
+    `plan.smoothing` "" attacks the plain score, `none` the same score with its exact value; the other ways attack
     the percentile under fresh noise, clean and attacked estimated with one evaluation key.
     """
-    subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
-    images, labels = split.test.images, tested.labels
-    noisy = plan.smoothing not in ("none", "")
-    shared: dict[str, Any] = {"norm": norm, "steps": steps, "restarts": restarts, "seed": seed}
-    attack: Callable[..., AttackResult]
-    if noisy:
-        smoothed = smooth(detector, plan, purifier)
-        attack = partial(attack_smoothed, smoothed, images, labels, tested.index.tolist(), eot=eot, **shared)
+    images, tested = split.test.images, TestedImages.of(split.test)
+    shared: dict[str, Any] = {
+        "norm": options.norm,
+        "method": options.method,
+        "steps": options.steps,
+        "restarts": options.restarts,
+        "eot": options.eot,
+        "seed": options.seed,
+        "objective": options.objective,
+        "material": Material(sources=options.sources),
+    }
+    names = tested.index.tolist()
+    run: Callable[..., AttackResult]
+    if plan.smoothing not in ("none", ""):
+        run = partial(
+            attack_smoothed, smooth(detector, plan, purifier), images, tested.labels, names, **shared
+        )
     elif purifier is not None:
         raise InputError("--purifier: a score without noise is not denoised; use --smoothing denoise")
     else:
-        attack = partial(pgd, detector.to(plan.device).score, images, labels, device=plan.device, **shared)
-    found = attack_curve(attack, sorted({float(radius) for radius in radii if radius > 0}))
+        plain = detector.to(plan.device)
+        run = partial(attack, plain, images, tested.labels, indices=names, device=plan.device, **shared)
+    found = attack_curve(run, options.ascending)
     exact = plan.smoothing == "none"
-    scored = [_exact(detector, images, one, plan.device) if exact else _reached(one) for one in found]
-    options: dict[str, Any] = {"n": plan.n if noisy else 0, "seed": plan.seed}
+    return [_exact(detector, images, one, plan.device) if exact else _recorded(one) for one in found]
+
+
+def conditions_of(
+    detector: Detector, split: DataSplit, plan: Plan, options: AttackOptions, reached: Sequence[Reached]
+) -> list[Condition]:
+    """Return the rows of an attack: clean scores, and the worst ones reached at each radius, ascending."""
+    subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
+    rest: dict[str, Any] = {"n": plan.n if plan.smoothing not in ("none", "") else 0, "seed": plan.seed}
     return [
-        clean_condition(subject, tested, scored[0][0], **options),
+        clean_condition(subject, tested, reached[0].clean, **rest),
         *(
-            attack_condition(subject, tested, bounds, norm=norm, eps=one.eps, **options)
-            for one, (_, bounds) in zip(found, scored, strict=True)
+            attack_condition(subject, tested, one.bounds, norm=options.norm, eps=one.found.eps, **rest)
+            for one in reached
         ),
     ]
 
 
-def _reached(found: AttackResult) -> tuple[FloatArray, ScoreBounds]:
-    return np.asarray(found.clean_scores), found.bounds()
+def _recorded(found: AttackResult) -> Reached:
+    return Reached(found, np.asarray(found.clean_scores), found.bounds())
 
 
-def _exact(
-    detector: Detector, images: Tensor, found: AttackResult, device: str | torch.device
-) -> tuple[FloatArray, ScoreBounds]:
+def _exact(detector: Detector, images: Tensor, found: AttackResult, device: str | torch.device) -> Reached:
     """Rescore in float64: the certificate `none` is attained, so a float32 score could seem to leave it."""
     clean = np.mean(detector.score_interval(images.to(device)), axis=0)
     attacked = np.mean(detector.score_interval(found.images.to(device)), axis=0)
     _, worst = keep_worse(found.labels, (images, clean), (found.images, attacked))
-    return clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst))
+    return Reached(found, clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst)))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from certify import console
-from certify.checks import InputError
-from diffad.attack_evaluation import attack_split
+from certify.checks import InputError, check_choice
+from diffad.attack_evaluation import AttackOptions, attack_detector, conditions_of
+from diffad.attacks import ATTACKS, ENSEMBLES, PRESETS
 from diffad.conditions import Condition
 from diffad.config import parse_config
 from diffad.manifest import build_manifest, describe_data, now
@@ -33,7 +34,12 @@ class AttackConfig(SmoothedOptions):
     """Several sizes, comma separated, instead of --eps; each starts from the one before."""
     smoothing: Literal["input", "denoise", "reference", "sure", "none", "plain"] | None = None
     """What is attacked: the percentile under noise that `certify` speaks of, or the plain score."""
-    steps: int = 40
+    method: str = "pgd"
+    """An attack (pgd, apgd, square, ...), a preset of a paper (pgd-100) or `ensemble`; a wrong name lists all."""
+    objective: str | None = None
+    """Differentiate another function of the detector instead of its score, by name; the score judges what it finds."""
+    steps: int | None = None
+    """Gradient steps, or score queries of a method without gradients; None: those of the method."""
     eot: int = 16
     """Noise draws a gradient step."""
     restarts: int = 1
@@ -59,6 +65,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     ]
     if not radii:
         raise InputError("--eps, --curve: got no size above 0, need at least one")
+    check_choice(config.method, (*ATTACKS, *ENSEMBLES, *PRESETS), "--method")
     detector, split = load_sources(config)
     smoothing = "" if config.smoothing == "plain" else config.smoothing or default_smoothing(detector)
     sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
@@ -76,22 +83,22 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         device=config.device,
     )
     detector = at_sigma(detector, smoothing, sigma, config.inner_sigma)
-    console.say(
-        f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
-        f"{', '.join(f'{radius:g}' for radius in radii)}, {config.restarts} x {config.steps} steps"
-    )
-    conditions = attack_split(
-        detector,
-        split,
-        plan,
+    options = AttackOptions(
         norm=config.norm,
         radii=radii,
+        method=config.method,
+        objective=config.objective,
         steps=config.steps,
-        eot=config.eot,
         restarts=config.restarts,
+        eot=config.eot,
         seed=config.seed,
-        purifier=load_purifier(config.purifier),
     )
+    console.say(
+        f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
+        f"{', '.join(f'{radius:g}' for radius in options.ascending)}, {config.method}"
+    )
+    reached = attack_detector(detector, split, plan, options, purifier=load_purifier(config.purifier))
+    conditions = conditions_of(detector, split, plan, options, reached)
     data = split.name.replace(":", "-").replace("/", "-")
     folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{data}"
     manifest = build_manifest(
