@@ -9,7 +9,8 @@ from importlib import import_module
 
 from certify import console
 from certify.checks import InputError
-from diffad.commands.certify import CertifyConfig, certify
+from diffad.commands.certify import certify
+from diffad.commands.certify_options import CertifyConfig
 from diffad.config import parse_config
 
 # first word -> ("module:main", one line of help); each main takes the other words and returns an exit code

@@ -73,7 +73,7 @@ def _plan_of(subject: Subject, config: Mapping[str, Any]) -> Plan:
     own = {field.name: config[field.name] for field in fields(Plan) if field.name in config}
     return Plan(
         **{**own, "radii": parse_radii(config["radii"])}
-        | {"smoothing": subject.smoothing, "sigma": subject.sigma, "device": "cpu"}
+        | {"smoothing": subject.smoothing, "sigma": subject.sigma, "sigmas": subject.sigmas, "device": "cpu"}
     )
 
 

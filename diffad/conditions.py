@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from certify.checks import InputError, check_choice, check_labels
 from certify.types import FloatArray, ScoreBounds
 from certify.ways import WAYS
+from diffad.subject import Subject as Subject
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -34,33 +35,6 @@ KEY_COLUMNS = (
     *("dataset", "resolution", "detector", "smoothing", "score_name", "sigma"),
     *("condition", "norm", "radius", "n", "alpha_kind"),
 )
-
-
-class Subject(NamedTuple):
-    """What is scored: a detector with its way of smoothing (sigma in [0, 1] pixel units) on one data set."""
-
-    dataset: str
-    resolution: int
-    detector: str
-    smoothing: str
-    score_name: str
-    sigma: float | None
-
-    @property
-    def label(self) -> str:
-        """Short name for legends and tables, for example `diffusion (l2), reference, σ = 1`."""
-        name = (
-            self.detector
-            if self.score_name in ("", self.detector)
-            else f"{self.detector} ({self.score_name})"
-        )
-        smoothed = self.smoothing not in ("", "none")
-        return f"{name}, {self.smoothing}, σ = {self.sigma:g}" if smoothed and self.sigma else name
-
-    @property
-    def score(self) -> Subject:
-        """The subject with `none` for an empty way: both name the detector's own score, without noise."""
-        return self._replace(smoothing=self.smoothing or "none")
 
 
 @runtime_checkable

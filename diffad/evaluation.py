@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from certify.adaptive_auroc import adaptive_bounds
-from certify.certificate import certified_radius, certify_scores, invalid_draws, percentile_scores
-from certify.checks import InputError
+from certify.certificate import certified_radius, certify_scores
 from certify.console import progress, say
 from certify.files import write_json
 from certify.pool import DrawPool
 from certify.shards import Shard
 from certify.smoothing import SmoothedDetector
-from certify.store import ScoreStore
 from certify.types import FloatArray, ScoreBounds, Side
 from diffad.baselines.choose import fit_baseline
 from diffad.conditions import (
@@ -34,6 +31,8 @@ from diffad.conditions import (
 )
 from diffad.data import DataSplit
 from diffad.detector import Detector
+from diffad.drawn import clean_estimates, draw_store, report_invalid
+from diffad.levels import certify_levels
 from diffad.plan import Plan, smooth, subject_of
 
 # What needs no network; every certified table carries these rows (docs/certificates.md says why).
@@ -62,9 +61,13 @@ def certify_split(
     `store_folder` the draws are kept and an interrupted run goes on; processes that share the work (`shard`)
     meet there, and each returns the whole.
     """
+    if plan.sigmas:
+        return certify_levels(
+            detector, split, plan, store_folder=store_folder, purifier=purifier, shard=shard
+        )
     smoothed = smooth(detector, plan, purifier, shard)
     subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
-    store = partial(_store, store_folder, detector, split, smoothed, purifier, plan)
+    store = partial(draw_store, store_folder, detector, split, smoothed, purifier, plan)
     smoothed.calibrate(
         split.calibration.images[: plan.calibration], plan.quantile, store=store("calibrate", "calibrate")
     )
@@ -150,32 +153,6 @@ def _adaptively(
     ]
 
 
-def clean_estimates(draws: FloatArray, labels: IntArray, percentile: float) -> FloatArray:
-    """Return the smoothed scores (images,) from draws (images, n); NaN counts against the detector.
-
-    Raises `InputError` where so many draws are NaN that the percentile itself is one.
-    """
-    worst = np.where(labels == 1, -np.inf, np.inf)[:, None]
-    scores = percentile_scores(np.where(np.isnan(draws), worst, draws), percentile)
-    if not np.isfinite(scores).all():
-        image = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise InputError(
-            f"image {image}: {int(np.isnan(draws[image]).sum())} of {draws.shape[1]} noisy scores are NaN, so its "
-            "smoothed score is unknown; mend the detector, or leave the image out"
-        )
-    return scores
-
-
-def report_invalid(draws: FloatArray, name: str) -> None:
-    """Say how many draws were NaN; they count as -inf in lower and +inf in upper ends."""
-    invalid = invalid_draws(draws)
-    if invalid.any():
-        say(
-            f"warning: {name}: {int(invalid.sum())} noisy scores of {int((invalid > 0).sum())} images are NaN and "
-            "count against the detector"
-        )
-
-
 def _radii_at_threshold(smoothed: SmoothedDetector, draws: FloatArray, labels: IntArray) -> FloatArray:
     assert smoothed.threshold_ is not None
     assert smoothed.sigma is not None
@@ -198,27 +175,3 @@ def fit_baselines(
         fit_baseline(name, split.train.images, split.validation, radii, seed=seed)
         for name in progress([name for name in BASELINES if name not in skip], "network-free rows")
     ]
-
-
-def _store(
-    folder: Path | None,
-    detector: Detector,
-    split: DataSplit,
-    smoothed: SmoothedDetector,
-    purifier: Any,
-    plan: Plan,
-    name: str,
-    purpose: str,
-) -> ScoreStore | None:
-    """Scores under everything that determines them; a changed option is refused, not mixed in."""
-    if folder is None or smoothed.smoothing == "none":
-        return None
-    config = {
-        **smoothed.sampling_config(purpose),
-        "detector": detector.fingerprint(),
-        "data": split.fingerprint(),
-        "purifier": "" if purifier is None else purifier.fingerprint(),
-        "device": torch.device(smoothed.device).type,
-        **({"compile": True} if plan.compile else {}),
-    }
-    return ScoreStore(folder / name, config)

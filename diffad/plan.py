@@ -11,10 +11,10 @@ from certify.confidence import CONFIDENCE_METHODS, ConfidenceMethod
 from certify.sampler import NOISE_CHUNK
 from certify.shards import Shard
 from certify.smoothing import SmoothedDetector
-from diffad.conditions import Subject
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.registry import load_detector
+from diffad.subject import Subject, sum_of_levels
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Plan:
     `alpha` is the total of one table cell (one radius, one side, all images) or, when `joint`, of all cells;
     `confidence` says how the images of a cell share it (`certify.confidence`); under `failures` and `population`
     each bound takes alpha as well. `alpha_per_image` is the convention of the literature, reported beside it
-    from the same draws. `sigma` and `radii` are L2 in [0, 1] pixel units. With `adaptive` n is the most that an
-    image may draw, and drawing ends where at most a share `tolerance` of a cell's pairs is undecided.
+    from the same draws. `sigma` and `radii` are L2 in [0, 1] pixel units. `sigmas`, ascending, are the levels of a
+    sum of percentiles (`diffad.levels`), the last of them `sigma`; empty for one level. With `adaptive` n is the
+    most that an image may draw, and drawing ends where at most a share `tolerance` of a cell's pairs is undecided.
     """
 
     smoothing: str
     sigma: float | None
     radii: tuple[float, ...]
+    sigmas: tuple[float, ...] = ()
     n: int = 1000
     alpha: float = 0.001
     alpha_per_image: float = 0.001
@@ -52,6 +54,8 @@ class Plan:
         """Refuse values out of range before anything is drawn."""
         if self.sigma is not None:
             check_positive(self.sigma, "sigma")
+        if self.sigmas:
+            self._check_levels()
         for name in ("alpha", "alpha_per_image"):
             if not 0.0 < getattr(self, name) < 0.5:
                 raise InputError(f"{name}: got {getattr(self, name)}, need a value between 0 and 0.5")
@@ -78,6 +82,25 @@ class Plan:
             )
         check_device(self.device)
 
+    def _check_levels(self) -> None:
+        for sigma in self.sigmas:
+            check_positive(sigma, "sigma")
+        if sorted(set(self.sigmas)) != list(self.sigmas) or self.sigmas[-1] != self.sigma:
+            raise InputError(f"sigma: got {self.noise}, need different levels, the smallest first")
+        if self.adaptive:
+            raise InputError(
+                "adaptive: draws at one noise level only; give one --sigma, or leave --adaptive out"
+            )
+        if self.smoothing == "none":
+            raise InputError("sigma: the way 'none' adds no noise to sum over; name another by --smoothing")
+
+    @property
+    def noise(self) -> str:
+        """Sigma as people write it, `0.5 + 1 + 2` for several levels; empty without noise."""
+        if self.sigma is None or self.smoothing == "none":
+            return ""
+        return " + ".join(f"{sigma:g}" for sigma in self.sigmas or (self.sigma,))
+
     @property
     def cells(self) -> int:
         """Statements that share alpha when `joint`: each radius above 0 has three sides.
@@ -95,6 +118,12 @@ class Plan:
     def level(self, images: int) -> float:
         """One-sided level of each image's bound in a cell of `images` images."""
         return alpha_per_image(self.alpha, images if self.confidence == "union" else 1, self.cells)
+
+    def weakest(self, images: int) -> tuple[float, float]:
+        """Level of a bound and sigma of the noise that reaches least far: where it is infinite, so is a sum."""
+        assert self.sigma is not None
+        levels = self.sigmas or (self.sigma,)
+        return self.level(images) / len(levels), levels[0]
 
 
 def default_smoothing(detector: Detector) -> str:
@@ -146,9 +175,20 @@ def smooth(
     )
 
 
+def at_level(detector: Detector, smoothing: str, sigma: float | None) -> Detector:
+    """Return a diffusion detector whose statistics of normals follow the noise of `reference`; others as they are."""
+    change = getattr(detector, "with_options", None)
+    if change is None or smoothing != "reference":
+        return detector
+    changed: Detector = change(sigma=sigma)
+    return changed
+
+
 def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
     """Return what the rows name: data, detector, way, score and sigma."""
     score_name = score_name_of(detector, plan.smoothing)
+    if plan.sigmas:
+        score_name = sum_of_levels(score_name, plan.sigmas)
     noise = None if plan.smoothing in ("none", "") else plan.sigma
     return Subject(split.name, split.resolution, detector.name, plan.smoothing, score_name, noise)
 
@@ -176,5 +216,6 @@ def load_purifier(folder: str | None) -> Any:
 def baseline_plan(detector: Detector, plan: Plan) -> Plan:
     """Return the plan of a network-free row: `none`, or `reference` at the same sigma."""
     smoothing = default_smoothing(detector)
-    sigma = None if smoothing == "none" else (plan.sigma or 1.0)
-    return replace(plan, smoothing=smoothing, sigma=sigma, compile=False)
+    if smoothing == "none":
+        return replace(plan, smoothing=smoothing, sigma=None, sigmas=(), compile=False)
+    return replace(plan, smoothing=smoothing, sigma=plan.sigma or 1.0, compile=False)

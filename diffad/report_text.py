@@ -75,7 +75,7 @@ def measured(run: Run, rows: list[Row]) -> str:
         pairs.append(("Detector", f"{subject.detector}, score {subject.score_name}"))
         pairs.append(("Smoothing", f"{way}: {WAYS[way]}"))
         if subject.sigma is not None:
-            pairs.append(("Noise", f"σ = {subject.sigma:g}"))
+            pairs.append(("Noise", f"σ = {subject.noise}"))
         certified = strongest([r for r in rows if subject_of(r) == subject], condition="certified")
         if certified and (alpha := total_alpha(certified)) is not None:
             pairs.append(("Draws an image", f"n = {certified['n']}"))

@@ -97,6 +97,8 @@ class RunSources:
         difference = self._difference(detector)
         if difference is not None:
             return Rebuilt(None, reason=difference)
+        if plan.sigmas:
+            return Rebuilt(None, reason="is a sum over noise levels")
         folder = None if claim.purifier is None else self._named["purifier"] or claim.purifier
         try:
             purifier = load_purifier(folder)

@@ -58,11 +58,9 @@ class SourceOptions(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothedOptions(SourceOptions):
-    """The smoothed detector that a command certifies or attacks, and how it runs."""
+class NoiseOptions(SourceOptions):
+    """How a command smooths a detector and runs; its noise level beside it."""
 
-    sigma: float | None = None
-    """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
     n: int = 1000
     """Noise draws an image."""
     percentile: float = 0.5
@@ -78,6 +76,14 @@ class SmoothedOptions(SourceOptions):
     """Key of all noise."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedOptions(NoiseOptions):
+    """The detector smoothed at one noise level."""
+
+    sigma: float | None = None
+    """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
 
 
 def load_sources(options: SourceOptions, *, may_train: bool = True) -> tuple[Detector, DataSplit]:
@@ -239,3 +245,11 @@ def parse_radii(text: str, name: str = "--radii") -> tuple[float, ...]:
     if not radii or min(radii) < 0:
         raise InputError(f"{name}: got {text!r}, need at least one number, none below 0")
     return radii
+
+
+def noise_levels(text: str, name: str) -> tuple[float, ...]:
+    """Read comma separated numbers above 0."""
+    levels = parse_radii(text, name)
+    if min(levels) <= 0:
+        raise InputError(f"{name}: got {text!r}, need numbers above 0")
+    return levels

@@ -13,7 +13,8 @@ from certify.checks import InputError
 from certify.store import ScoreStore
 from certify.types import FloatArray
 from diffad.conditions import Condition, TestedImages
-from diffad.evaluation import ADAPTIVE_SIDES, LOOK_MULTIPLE, clean_estimates
+from diffad.drawn import clean_estimates
+from diffad.evaluation import ADAPTIVE_SIDES, LOOK_MULTIPLE
 from diffad.plan import Plan
 
 Ends = tuple[FloatArray, FloatArray]  # lower and upper ends (images,)

@@ -22,6 +22,7 @@ from diffad.baselines.choose import fit_baseline
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.evaluation import BASELINES
+from diffad.levels import level_plans
 from diffad.plan import Plan, baseline_plan, default_smoothing, smooth
 from diffad.registry import detector_class
 from diffad.tables import align
@@ -74,12 +75,12 @@ def show_plan(
     work = expected_work(detector, split, plan, purifier)
     if baselines:
         work += network_free_work(split, plan, skip=detector.name)
-    reach = [reach_at(radius, plan, level, pixels) for radius in plan.radii]
+    reach = [reach_at(radius, plan, images, pixels) for radius in plan.radii]
     if json_wanted:
         print(json.dumps(_as_json(plan, work, reach, level, pixels)))
         return
     most = "at most " if plan.adaptive else ""
-    noise = "" if plan.smoothing == "none" else f", sigma {plan.sigma:g}, n = {most}{plan.n}"
+    noise = f", sigma {plan.noise}, n = {most}{plan.n}" if plan.noise else ""
     print(f"{split.name}  {detector.name}, way {plan.smoothing}{noise}; nothing has been drawn\n")
     print(work_text(work) + "\n\n" + reach_text(reach, plan))
     if plan.smoothing != "none":
@@ -90,14 +91,18 @@ def show_plan(
 
 
 def expected_work(detector: Detector, split: DataSplit, plan: Plan, purifier: Any = None) -> list[Work]:
-    """Return the passes over calibration and test images; the time is that of one batch, times the batches."""
-    smoothed = smooth(detector, plan, purifier)
+    """Return the passes over calibration and test images; the time is that of one batch, times the batches.
+
+    Every level of a sum draws as much as one level by itself.
+    """
+    levels = level_plans(plan) if plan.sigmas else [plan]
+    smoothed = smooth(detector, levels[0], purifier)
     calibration = min(plan.calibration, len(split.calibration))
     draws = 0 if smoothed.base is None else plan.n
     seconds = seconds_per_pass(smoothed, split)
     found = []
     for part, images in (("calibration", calibration), ("test", len(split.test))):
-        passes = images if smoothed.base is None else passes_under_noise(images, plan)
+        passes = images if smoothed.base is None else len(levels) * passes_under_noise(images, plan)
         found.append(Work(detector.name, part, images, draws, passes, passes * seconds))
     return found
 
@@ -145,30 +150,31 @@ def _seconds(run: Any) -> float:
     return time.perf_counter() - start
 
 
-def reach_at(radius: float, plan: Plan, level: float, pixels: int) -> Reach:
-    """Return what the plan can prove at a radius with bounds of `level` each; exact, and free of data."""
+def reach_at(radius: float, plan: Plan, images: int, pixels: int) -> Reach:
+    """Return what the plan can prove at a radius about so many test images; exact, and free of scores."""
     linf = linf_reading(radius, pixels)
     if plan.smoothing == "none" or plan.sigma is None:
         return Reach(radius, linf, 0, "both ends")
-    low, high = shifted_ranks(plan.n, plan.percentile, radius / plan.sigma, level)
+    level, sigma = plan.weakest(images)
+    low, high = shifted_ranks(plan.n, plan.percentile, radius / sigma, level)
     ends: dict[tuple[bool, bool], Finite] = {
         (True, True): "both ends",
         (True, False): "lower end",
         (False, True): "upper end",
         (False, False): "infinite",
     }
-    return Reach(radius, linf, least_draws(radius, plan, level), ends[low >= 1, high <= plan.n])
+    least = least_draws(radius, sigma, plan.percentile, level)
+    return Reach(radius, linf, least, ends[low >= 1, high <= plan.n])
 
 
-def least_draws(radius: float, plan: Plan, level: float) -> int | None:
+def least_draws(radius: float, sigma: float, percentile: float, level: float) -> int | None:
     """Return the fewest draws with both ends finite; None beyond any number of them.
 
     A lower end needs (1 - p_l)^n <= level, an upper one p_u^n <= level, with p_l, p_u = Phi(Phi^-1(p) -/+ r /
     sigma): the larger of the two is Phi(|Phi^-1(p)| + r / sigma), the median's at a larger radius.
     """
-    assert plan.sigma is not None
     try:
-        return min_samples(radius + plan.sigma * abs(float(ndtri(plan.percentile))), plan.sigma, level)
+        return min_samples(radius + sigma * abs(float(ndtri(percentile))), sigma, level)
     except InputError:
         return None
 
@@ -204,6 +210,7 @@ def _as_json(plan: Plan, work: list[Work], reach: list[Reach], level: float, pix
         "dry_run": True,
         "smoothing": plan.smoothing,
         "sigma": plan.sigma,
+        "sigmas": plan.sigmas,
         "n": plan.n,
         "alpha": plan.alpha,
         "level": level,

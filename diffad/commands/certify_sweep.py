@@ -17,7 +17,7 @@ from certify.checks import InputError, check_choice, check_device, check_probabi
 from certify.files import write_bytes, write_json, write_text
 from certify.text import floor_text
 from certify.ways import WAYS
-from diffad.commands.select import GridOptions, grid_of, noise_levels
+from diffad.commands.select import GridOptions, grid_of
 from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.detector import Detector
@@ -27,7 +27,7 @@ from diffad.manifest import build_manifest, describe_data, now
 from diffad.plots import png, sweep_figure
 from diffad.plots.style import LIGHT, style
 from diffad.results import ROWS
-from diffad.sources import load_detector_and_data, parse_radii
+from diffad.sources import load_detector_and_data, noise_levels, parse_radii
 from diffad.sweep import Choice, available_ways, best_of_each_way, forward_passes, sweep_choices
 from diffad.tables import align
 

@@ -15,7 +15,7 @@ from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.finish import selection_record
 from diffad.diffusion.scores import PATCH_SCORES, SCORE_NAMES, ScoreName
 from diffad.diffusion.select import Candidate, Grid, selection_table
-from diffad.sources import DataOptions, load_detector_and_data, parse_radii
+from diffad.sources import DataOptions, load_detector_and_data, noise_levels, parse_radii
 from diffad.tables import align
 
 
@@ -118,14 +118,6 @@ def grid_of(config: GridOptions, detector: DiffusionDetector) -> Grid:
         images=config.images,
         seed=config.seed,
     )
-
-
-def noise_levels(text: str, name: str) -> tuple[float, ...]:
-    """Read comma separated numbers above 0."""
-    levels = parse_radii(text, name)
-    if min(levels) <= 0:
-        raise InputError(f"{name}: got {text!r}, need numbers above 0")
-    return levels
 
 
 def window_sizes(text: str) -> tuple[int, ...]:

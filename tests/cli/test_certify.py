@@ -14,7 +14,7 @@ from PIL import Image
 from certify import console
 from certify.cli import main
 from diffad import sources
-from diffad.commands.certify import CertifyConfig, plan_of
+from diffad.commands.certify_options import CertifyConfig, plan_of
 from diffad.config import parse_config
 from diffad.results import read_run
 from diffad.tables import NOTHING
@@ -169,8 +169,13 @@ def test_infinite_bounds_are_warned_of_before_sampling(trained, capsys, monkeypa
         (["--detector", "pixel_nn", "--smoothing", "reference", "--sigma", "1"], "pair_lipschitz"),
         (["--detector", "pixel_nn", "--smoothing", "input"], "--sigma 0.25"),
         (["--purifier", "/nowhere", "--detector", "pixel_nn"], "neither a folder"),
-        (["--sigma", "-1"], "sigma: got -1.0"),
-        (["--sigma", "nan"], "sigma: got nan"),
+        (["--sigma", "-1"], "--sigma: got '-1'"),
+        (["--sigma", "0"], "--sigma: got '0', need numbers above 0"),
+        (["--sigma", "nan"], "--sigma: got 'nan'"),
+        (["--sigma", "abc"], "--sigma: got 'abc', need numbers"),
+        (["--sigma", "0.5,0.5"], "sigma: got 0.5 + 0.5, need different levels"),
+        (["--sigma", "0.5,1", "--adaptive"], "give one --sigma, or leave --adaptive out"),
+        (["--detector", "pixel_nn", "--sigma", "0.5,1"], "adds no noise to sum over"),
         (["--alpha", "1"], "alpha: got 1.0"),
         (["--alpha_per_image", "0.7"], "alpha_per_image: got 0.7"),
         (["--n", "0"], "n: got 0"),
@@ -204,7 +209,7 @@ def test_fewer_processes_than_promised_are_refused(capsys, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--sgima", "0.25"], ["--sigma", "abc"], ["--smoothing", "refrence"], ["extra"]]
+    "argv", [["--sgima", "0.25"], ["--n", "abc"], ["--smoothing", "refrence"], ["extra"]]
 )
 def test_a_typo_exits_with_2_and_an_empty_stdout(argv, capsys) -> None:
     assert main(argv) == console.USAGE

@@ -118,7 +118,7 @@ def test_test_images_play_no_part(capsys, monkeypatch) -> None:
 def test_the_winner_file_keeps_the_options_of_the_data(capsys) -> None:
     argv = ["--detector", "pixel_mean", "--data", "digits", "--normal_class", "3", "--data_seed", "4"]
     swept([*argv, "--resolution", "8", *SMALL, "--ways", "none", "--output_dir", "out"], capsys)
-    from diffad.commands.certify import CertifyConfig
+    from diffad.commands.certify_options import CertifyConfig
 
     config = read_config(CertifyConfig, "out/winner.yaml")
     assert (config.detector, config.data, config.normal_class) == ("pixel_mean", "digits", "3")

@@ -19,7 +19,8 @@ from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_nn import PixelNN
 from diffad.data import load_data
-from diffad.evaluation import certify_split, clean_estimates
+from diffad.drawn import clean_estimates
+from diffad.evaluation import certify_split
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.order import check_order
 from diffad.plan import Plan, baseline_plan, default_smoothing, load_purifier, smooth

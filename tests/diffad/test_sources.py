@@ -9,7 +9,7 @@ from certify.checks import InputError
 from diffad import sources
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
-from diffad.commands.certify import CertifyConfig
+from diffad.commands.certify_options import CertifyConfig
 from diffad.data import load_data
 from diffad.manifest import describe_data
 from diffad.plan import score_name_of

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from diffad.subject import Subject, number_text, sum_of_levels
+
+
+def test_a_sum_of_levels_is_named_by_its_score_and_read_back() -> None:
+    name = sum_of_levels("l2 fit_sigma=0.25", (0.1, 1.0, 2.5))
+    assert name == "l2 fit_sigma=0.25 sum_sigma=0.1,1,2.5"
+    summed = Subject("digits:8", 8, "diffusion", "reference", name, 2.5)
+    assert summed.sigmas == (0.1, 1.0, 2.5)
+    assert summed.label == "diffusion (l2 fit_sigma=0.25), reference, σ = 0.1 + 1 + 2.5"
+    plain = Subject("digits:8", 8, "closed_form", "reference", sum_of_levels("", (1 / 3, 1.0)), 1.0)
+    assert plain.sigmas == (1 / 3, 1.0)
+    assert plain.label == "closed_form, reference, σ = 0.333333 + 1"
+
+
+def test_one_level_and_none_have_no_list_of_levels() -> None:
+    one = Subject("digits:8", 8, "diffusion", "reference", "l2", 0.5)
+    assert (one.sigmas, one.noise, one.label) == ((), "0.5", "diffusion (l2), reference, σ = 0.5")
+    none = Subject("digits:8", 8, "pixel_nn", "none", "", None)
+    assert (none.sigmas, none.noise, none.label) == ((), "", "pixel_nn")
+
+
+def test_numbers_are_written_in_as_few_digits_as_give_them_back() -> None:
+    assert [number_text(value) for value in (1.0, 0.5, 0.1 + 0.2)] == ["1", "0.5", "0.30000000000000004"]
