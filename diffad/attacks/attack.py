@@ -22,7 +22,7 @@ from certify.sampler import check_indices
 from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray, ScoreFunction
-from diffad.attacks.job import Found, Job
+from diffad.attacks.job import Found, Job, target_identity
 from diffad.attacks.methods import ATTACKS, find_preset
 from diffad.attacks.objective import (
     IntArray,
@@ -34,8 +34,12 @@ from diffad.attacks.objective import (
 from diffad.attacks.pgd import SCHEDULES
 from diffad.attacks.result import AttackResult, keep_worse
 from diffad.attacks.search import Material
-from diffad.attacks.target import ScoreTarget, Target
+from diffad.attacks.store import AttackStore, collect, digest
+from diffad.attacks.target import ScoreTarget, Target, batches
 from diffad.attacks.threat import Radius, ThreatModel
+
+# Images of a noisy target whose reported scores are one piece of work for a store.
+EVALUATED_TOGETHER = 8
 
 
 def as_target(
@@ -73,6 +77,7 @@ def attack(
     clean_scores: FloatArray | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    store: AttackStore | None = None,
 ) -> AttackResult:
     """Raise the scores of normal images and lower those of anomalies within a ball; the worst of each image.
 
@@ -92,6 +97,8 @@ def attack(
         clean_scores: (n,) known clean scores of this very target, to save their evaluation.
         batch_size, device: of a plain score; a smoothed detector has its own (`batch_size` noisy images, that is
             batch_size / eot images).
+        store: keeps finished batches, so that an attack that was interrupted goes on, and shares them between
+            processes; the result is the same.
 
     Every point visited is a candidate, the clean image included, for each image by itself. The reported scores come
     from a fresh pass; of a noisy target from draws that neither the attack nor a certificate uses, the same for
@@ -114,14 +121,14 @@ def attack(
         chunk = int(previous.info.get("noise_chunks", 0))
     else:
         if clean_scores is None:
-            clean_scores = target.scores(clean, names, "evaluate")
+            clean_scores = _evaluate(target, clean, names, store)
         best = (clean, clean_scores)
     job = Job(
         target, threat, preset, clean, best[0], names, label_array, seed, eot, chunk, material or Material()
     )
     chosen = _objective(objective, target, job)
-    found = job.run(chosen, target.batch_size if batch_size is None else batch_size)
-    best, gap = _judge(target, best, clean, clean_scores, found, names, label_array)
+    found = job.run(chosen, target.batch_size if batch_size is None else batch_size, store)
+    best, gap = _judge(target, best, clean, clean_scores, found, names, label_array, store)
     threat.check(best[0], clean)
     info: dict[str, Any] = {
         "attack": method,
@@ -203,6 +210,7 @@ def _judge(
     found: Found,
     names: list[int],
     labels: IntArray,
+    store: AttackStore | None,
 ) -> tuple[tuple[Tensor, FloatArray], float]:
     """Return the worse of what was known and what was found, by fresh scores, and how far these lie from the search's.
 
@@ -213,10 +221,28 @@ def _judge(
     if target.noisy:
         if moved.any():
             where = np.flatnonzero(moved)
-            scores[moved] = target.scores(found.points[moved], [names[row] for row in where], "evaluate")
+            scores[moved] = _evaluate(target, found.points[moved], [names[row] for row in where], store)
         return keep_worse(labels, known, (found.points, scores)), 0.0
-    fresh = target.scores(found.points, names, "evaluate")
+    fresh = _evaluate(target, found.points, names, store)
     unmoved = (found.points == clean).flatten(1).all(1).numpy()
     fresh = np.where(unmoved, clean_scores, fresh)  # the same image: no rounding of another batch
     gap = float(np.abs(fresh - directions(labels) * found.gains).max())
     return keep_worse(labels, keep_worse(labels, (clean, clean_scores), known), (found.points, fresh)), gap
+
+
+def _evaluate(target: Target, images: Tensor, names: list[int], store: AttackStore | None) -> FloatArray:
+    """Return the reported scores; of a noisy target, which draws many for each image, a few images at a time."""
+    if not target.noisy:
+        return target.scores(images, names, "evaluate")
+    groups = list(batches(len(images), EVALUATED_TOGETHER))
+    options = {"target": target_identity(target), "images": [digest(images), names], "purpose": "evaluate"}
+    parts = collect(
+        store,
+        options,
+        len(groups),
+        lambda place: {
+            "scores": torch.from_numpy(target.scores(images[groups[place]], names[groups[place]], "evaluate"))
+        },
+        "evaluate",
+    )
+    return torch.cat([part["scores"] for part in parts]).numpy()

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certify.console import progress
 from certify.types import FloatArray
 from diffad.attacks.methods import ATTACKS, Preset
 from diffad.attacks.objective import GradientCount, IntArray, Objective, Rows, directions
 from diffad.attacks.search import Material, Search, best_of_restarts
+from diffad.attacks.store import AttackStore, Batch, collect, digest
 from diffad.attacks.target import Target, batches
 from diffad.attacks.threat import ThreatModel
 
@@ -48,26 +48,66 @@ class Job:
     first_chunk: int
     material: Material
 
-    def run(self, objective: Objective, batch_size: int) -> Found:
-        """Search all rows in batches of equal make-up, and keep the best restart of each image."""
+    def run(self, objective: Objective, batch_size: int, store: AttackStore | None = None) -> Found:
+        """Search all rows in batches of equal make-up, and keep the best restart of each image.
+
+        With a store the batches that it holds are read, and several processes share the others.
+        """
         images, restarts = np.divmod(np.arange(len(self.clean) * self.preset.restarts), self.preset.restarts)
         size = max(1, batch_size // self.eot) if self.target.noisy else batch_size
-        count, parts = GradientCount(), []
         groups = list(batches(len(images), size))
-        for rows in progress(groups, f"{self.preset.method} {self.threat.norm} {self.threat.eps:g}"):
-            search = self._search(images[rows], restarts[rows], objective, count)
-            if self.threat.eps > 0:
-                ATTACKS[self.preset.method].run(search, self.preset.steps)
-            else:
-                search.offer(search.clean)
-            points, gains = search.finish()
-            trace = torch.stack(search.trace, 1).double().cpu().numpy() if search.trace else gains[:, None]
-            parts.append((points, gains, trace))
-        points, gains = torch.cat([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        label = f"{self.preset.method}-{self.threat.norm}-{self.threat.eps:g}"
+        parts = collect(
+            store,
+            {**self._identity(objective), "rows_a_batch": size},
+            len(groups),
+            lambda place: self._batch(images[groups[place]], restarts[groups[place]], objective),
+            label,
+        )
+        points = torch.cat([part["points"] for part in parts])
+        gains = torch.cat([part["gains"] for part in parts]).numpy()
         kept, best = best_of_restarts(points, gains, images.tolist(), len(self.clean))
-        trace = np.concatenate([part[2] for part in parts])
+        trace = torch.cat([part["trace"] for part in parts]).numpy()
         by_image = trace.reshape(len(self.clean), self.preset.restarts, -1).max(axis=1)
-        return Found(kept, best, by_image, count)
+        counts = torch.stack([part["counts"] for part in parts]).sum(0).tolist()
+        return Found(kept, best, by_image, GradientCount(*counts))
+
+    def _batch(self, images: Any, restarts: Any, objective: Objective) -> Batch:
+        """Search one batch of rows: its worst points, their gains, the history and what was asked for."""
+        count = GradientCount()
+        search = self._search(images, restarts, objective, count)
+        if self.threat.eps > 0:
+            ATTACKS[self.preset.method].run(search, self.preset.steps)
+        else:
+            search.offer(search.clean)
+        points, gains = search.finish()
+        ends = torch.from_numpy(gains)
+        trace = torch.stack(search.trace, 1).double().cpu() if search.trace else ends[:, None]
+        counts = torch.tensor([count.gradients, count.zeros, count.queries])
+        return {"points": points, "gains": ends, "trace": trace, "counts": counts}
+
+    def _identity(self, objective: Objective) -> dict[str, Any]:
+        """Return what determines the batches beside the functions, which the store's identity names."""
+        material = self.material
+        return {
+            "preset": [
+                self.preset.method,
+                self.preset.steps,
+                self.preset.restarts,
+                self.preset.random_first,
+            ],
+            "threat": [self.threat.norm, self.threat.eps],
+            "target": target_identity(self.target),
+            "objective": [objective.name, objective.passes],
+            "draws": [self.seed, self.eot, self.first_chunk],
+            "images": [digest(self.clean), digest(self.starts), digest(self.labels), self.names],
+            "material": [
+                digest(material.references),
+                digest(material.reference_scores),
+                getattr(material.features, "__qualname__", type(material.features).__name__),
+                sorted(material.sources),
+            ],
+        }
 
     def _search(self, images: Any, restarts: Any, objective: Objective, count: GradientCount) -> Search:
         device = self.target.device
@@ -93,3 +133,8 @@ class Job:
             self.material,
             count,
         )
+
+
+def target_identity(target: Target) -> list[Any]:
+    """Return what a store has to know of a target beside the functions that it calls."""
+    return [type(target).__name__, target.batch_size, str(target.device), target.describe()]
