@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from certify.checks import InputError, check_choice
+from diffad.attacks.apgd import apgd
+from diffad.attacks.fgsm import fgsm
+from diffad.attacks.momentum import momentum_pgd
 from diffad.attacks.pgd import constant_pgd, cosine_pgd
 from diffad.attacks.search import Optimiser
 from diffad.attacks.threat import NORMS, Norm
@@ -36,6 +39,11 @@ class Method:
 ATTACKS: dict[str, Method] = {
     "pgd": Method(cosine_pgd, "gradients", 50, "projected gradient ascent, cosine step from eps / 4"),
     "pgd_constant": Method(constant_pgd, "gradients", 100, "projected gradient ascent, step 2.5 eps / steps"),
+    "apgd": Method(
+        apgd, "gradients", 100, "Auto-PGD: a step size for each image, halved when it stops rising"
+    ),
+    "fgsm": Method(fgsm, "gradients", 1, "one step of eps from the clean image", fixed_steps=True),
+    "momentum": Method(momentum_pgd, "gradients", 50, "momentum iterative FGSM, steps of eps / steps"),
 }
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.

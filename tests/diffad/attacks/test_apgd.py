@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffad.attacks import attack
+from diffad.attacks.apgd import checkpoints
+
+SHAPE = (1, 4, 4)
+BOTH = [0, 1, 0, 1, 1, 0]
+
+
+def some_images(count: int = 6) -> Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(2))
+
+
+def test_checkpoints_are_those_of_the_paper():
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(50) == [11, 21, 30, 38, 45]
+    assert checkpoints(1) == []
+    for steps in range(2, 60):
+        reviews = checkpoints(steps)
+        assert reviews == sorted(set(reviews))
+        assert reviews[-1] < steps
+
+
+def ridge(images: Tensor) -> Tensor:
+    """A narrow ridge across the ball: a step that does not shrink jumps over it to and fro."""
+    flat = (images - 0.5).flatten(1)
+    return flat[:, 1] - 300.0 * (flat[:, 0] - 0.03).square()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_step_shrinks_for_the_images_that_need_it_and_for_no_other(norm):
+    """Half of the images meet the ridge, the others a plane, whose step stays long; each as if it were alone."""
+    steep = torch.tensor([True, False, True, False])
+
+    def score(images: Tensor) -> Tensor:
+        return torch.where(images[:, 0, 3, 3] > 0.5, ridge(images), images.mean((1, 2, 3)))
+
+    images = torch.full((4, *SHAPE), 0.5)
+    images[:, 0, 3, 3] = torch.where(steep, 1.0, 0.0)
+    result = attack(score, images, [0] * 4, norm=norm, eps=0.1, method="apgd", steps=100)
+    reached = result.scores[steep.numpy()]
+    best = 0.1 if norm == "linf" else (0.1**2 - 0.03**2) ** 0.5
+    np.testing.assert_allclose(reached, best, rtol=0.02)
+    alone = attack(score, images[:1], [0], norm=norm, eps=0.1, method="apgd", steps=100)
+    np.testing.assert_allclose(reached, alone.scores[0], rtol=1e-6)
+
+
+def test_it_reaches_what_a_constant_step_of_the_same_budget_does_not():
+    images = torch.full((1, *SHAPE), 0.5)
+    arguments = {"norm": "linf", "eps": 0.1, "steps": 20}
+    adaptive = attack(ridge, images, [0], method="apgd", **arguments)
+    constant = attack(ridge, images, [0], method="pgd_constant", **arguments)
+    assert adaptive.scores[0] > constant.scores[0]
+
+
+def test_it_spends_the_gradients_it_is_given_and_one_score():
+    result = attack(ridge, some_images(), BOTH, norm="l2", eps=0.1, method="apgd", steps=30, restarts=2)
+    assert result.info["gradient_evaluations"] == 6 * 2 * 30
+    assert result.info["score_queries"] == 6 * 2
+    assert result.trace.shape == (6, 31)
