@@ -14,6 +14,7 @@ from diffad.attacks.fgsm import fgsm
 from diffad.attacks.momentum import momentum_pgd
 from diffad.attacks.pgd import constant_pgd, cosine_pgd
 from diffad.attacks.search import Optimiser
+from diffad.attacks.square import square
 from diffad.attacks.threat import NORMS, Norm
 
 Needs: TypeAlias = Literal["gradients", "scores"]
@@ -44,6 +45,7 @@ ATTACKS: dict[str, Method] = {
     ),
     "fgsm": Method(fgsm, "gradients", 1, "one step of eps from the clean image", fixed_steps=True),
     "momentum": Method(momentum_pgd, "gradients", 50, "momentum iterative FGSM, steps of eps / steps"),
+    "square": Method(square, "scores", 1000, "random search over squares, kept where the score gets worse"),
 }
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.
