@@ -18,7 +18,14 @@ from certify.sampler import check_indices
 from certify.types import FloatArray
 from diffad.attacks.attack import as_target, attack
 from diffad.attacks.methods import ATTACKS, ENSEMBLES, PRESETS
-from diffad.attacks.objective import IntArray, Rows, check_attack_labels, directions
+from diffad.attacks.objective import (
+    IntArray,
+    Objective,
+    Rows,
+    ScoreObjective,
+    check_attack_labels,
+    directions,
+)
 from diffad.attacks.result import AttackResult
 from diffad.attacks.search import Material
 from diffad.attacks.smoothed import SmoothedTarget
@@ -152,14 +159,17 @@ class Case:
         return _ROUNDING * max(1e-30, float(np.abs(self.result.clean_scores).max()))
 
     def attack(self, **changes: Any) -> AttackResult:
-        """Run the attack again with some options changed; what was run before is not run twice."""
+        """Run the attack again with some options changed; what was run before is not run twice.
+
+        But for an objective, which has no name that is sure to be its own.
+        """
         options = {"norm": self.result.norm, "eps": self.result.eps, **self.settings, **changes}
         if "clean_scores" not in changes:
             options["clean_scores"] = self.result.clean_scores
         key = repr(sorted(changes.items()))
-        if key not in self._known:
-            found = attack(self.detector, self.images, self.labels, indices=self.names, **options)
-            self._known[key] = found
+        if changes.get("objective") is None and key in self._known:
+            return self._known[key]
+        self._known[key] = attack(self.detector, self.images, self.labels, indices=self.names, **options)
         return self._known[key]
 
     def rival(self, method: str, steps: int | None = None, **changes: Any) -> AttackResult:
@@ -185,6 +195,16 @@ class Case:
         """What two equal AUROCs may differ by: .01, or one pair of images where there are few."""
         anomalies = int(self.labels.sum())
         return max(0.01, 1.0 / (anomalies * (len(self.labels) - anomalies)))
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the attack differentiates."""
+        given = self.settings.get("objective")
+        if isinstance(given, Objective):
+            return given
+        if given is not None:
+            return ScoreObjective(given, getattr(given, "__name__", "given"), exact=False)
+        return self.target.objective(eot=self.settings.get("eot", 16), seed=0, first_chunk=0, steps=1)
 
     @property
     def rows(self) -> Rows:

@@ -13,8 +13,18 @@ from torch import Tensor
 from certify.checks import InputError, check_choice
 from certify.console import progress
 from diffad.attacks.checks.case import BUDGETS, Budget, Case
+from diffad.attacks.checks.controls import check_closed_form, check_controls, check_masked_controls
+from diffad.attacks.checks.eight_bit import check_eight_bits
+from diffad.attacks.checks.gradient import check_gradient_direction, check_zero_gradients
 from diffad.attacks.checks.outcome import CheckOutcome
 from diffad.attacks.checks.radius import check_eps_sweep, check_eps_zero, check_floor
+from diffad.attacks.checks.rivals import (
+    check_black_boxes,
+    check_doubling,
+    check_iteration,
+    check_trace,
+)
+from diffad.attacks.checks.scores import check_batches, check_determinism, check_saturation
 from diffad.attacks.result import AttackResult
 
 
@@ -31,6 +41,19 @@ CHECKS: dict[str, Check] = {
     "eps_zero": Check(check_eps_zero, mandatory=True, each_radius=False),
     "eps_sweep": Check(check_eps_sweep, mandatory=True, each_radius=True),
     "floor": Check(check_floor, mandatory=True, each_radius=False),
+    "iteration": Check(check_iteration, mandatory=False, each_radius=True),
+    "doubling": Check(check_doubling, mandatory=False, each_radius=True),
+    "black_boxes": Check(check_black_boxes, mandatory=True, each_radius=True),
+    "zero_gradients": Check(check_zero_gradients, mandatory=True, each_radius=True),
+    "gradient_direction": Check(check_gradient_direction, mandatory=True, each_radius=False),
+    "saturation": Check(check_saturation, mandatory=False, each_radius=False),
+    "determinism": Check(check_determinism, mandatory=False, each_radius=False),
+    "batches": Check(check_batches, mandatory=True, each_radius=False),
+    "controls": Check(check_controls, mandatory=False, each_radius=False),
+    "closed_form": Check(check_closed_form, mandatory=False, each_radius=False),
+    "masked_controls": Check(check_masked_controls, mandatory=False, each_radius=False),
+    "trace": Check(check_trace, mandatory=False, each_radius=True),
+    "eight_bits": Check(check_eight_bits, mandatory=False, each_radius=True),
 }
 
 
