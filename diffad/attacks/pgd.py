@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
+from torch import Tensor
+
 from certify.checks import InputError, check_choice
 from diffad.attacks.search import Search
 
@@ -32,17 +34,17 @@ def step_sizes(eps: float, steps: int, schedule: str) -> list[float]:
 
 def cosine_pgd(search: Search, steps: int) -> None:
     """Ascend with the cosine schedule: what to use when one attack has to do."""
-    _ascend(search, step_sizes(search.threat.eps, steps, "cosine"))
+    ascend(search, search.start, step_sizes(search.threat.eps, steps, "cosine"))
 
 
 def constant_pgd(search: Search, steps: int) -> None:
     """Ascend with the constant step of the literature; the spec's toy shows it stuck where the cosine is not."""
-    _ascend(search, step_sizes(search.threat.eps, steps, "constant"))
+    ascend(search, search.start, step_sizes(search.threat.eps, steps, "constant"))
 
 
-def _ascend(search: Search, sizes: list[float]) -> None:
-    points = search.start
-    for step, size in enumerate(sizes):
+def ascend(search: Search, points: Tensor, sizes: list[float], first: int = 0) -> None:
+    """Ascend from `points` (b, c, h, w) by steps of these sizes; `first` numbers the first gradient, for its noise."""
+    for step, size in enumerate(sizes, first):
         _, gradient = search.gradient(points, step)
         points = search.threat.project(points + size * search.threat.ascent(gradient), search.clean)
     search.offer(points)

@@ -24,6 +24,7 @@ class AttackResult:
     anomalies never above. `info` holds the budget, the seed and what the gradients looked like (JSON values).
     `trace` (n, t) is the worst score of each image after every gradient or query, as the search saw it; of a noisy
     target an estimate by the few draws of a step, so not monotone.
+    `members`: of an ensemble the scores (n,) that each of its methods reached, by name.
     """
 
     images: Float[Tensor, "n c h w"]
@@ -34,6 +35,7 @@ class AttackResult:
     eps: float
     info: dict[str, Any] = field(default_factory=dict)
     trace: Float[np.ndarray, "n t"] | None = None
+    members: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict)
 
     def bounds(self) -> ScoreBounds:
         """Return the interval between the clean and the attacked score of each image.

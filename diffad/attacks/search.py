@@ -89,7 +89,11 @@ class Search:
             lambda images: self.objective(images, self.rows, step), points, self.direction, self.count
         )
         gains = self.direction * values
-        self._visit(points, gains if self.objective.exact or self.target.noisy else self._gains(points))
+        self._walk(points)
+        if self.target.noisy:
+            self.trace.append(gains.detach().clone())
+        else:
+            self._keep(points, gains if self.objective.exact else self._gains(points))
         return gains, gradient
 
     def query(self, points: Tensor) -> Tensor:
@@ -99,12 +103,14 @@ class Search:
         """
         gains = self._gains(points)
         self._queried = True
-        self._visit(points, gains)
+        self._keep(points, gains)
         return gains
 
     def offer(self, points: Tensor) -> None:
         """Make points candidates that need no gradient: the last ones, or a guess."""
-        self._visit(points, self._gains(points) if not self.target.noisy else None)
+        self._walk(points)
+        if not self.target.noisy:
+            self._keep(points, self._gains(points))
 
     def generator(self, row: int, stream: int) -> np.random.Generator:
         """Return the random stream of one row, keyed by seed, image, restart and the optimiser's own number."""
@@ -120,27 +126,32 @@ class Search:
         with torch.no_grad():
             return self.direction * self.objective(points, self.rows, 0).detach()
 
-    def _visit(self, points: Tensor, gains: Tensor | None) -> None:
+    def _walk(self, points: Tensor) -> None:
+        """Note the points of a gradient's path; those of its second half are averaged."""
         self._last, self._visits = points, self._visits + 1
         if self._visits > self.steps // 2 + 1:
             self._total += points
-        if gains is not None:
-            better = gains > self._best_gains
-            self._best[better], self._best_gains[better] = points[better], gains[better].to(self._best_gains)
-            self.trace.append((gains if self.target.noisy else self._best_gains).detach().clone())
+
+    def _keep(self, points: Tensor, gains: Tensor) -> None:
+        """Keep the best of points whose gains compare; fresh draws of a noisy target at each step do not."""
+        better = gains > self._best_gains
+        self._best[better], self._best_gains[better] = points[better], gains[better].to(self._best_gains)
+        self.trace.append((gains if self.target.noisy else self._best_gains).detach().clone())
 
     def finish(self) -> tuple[Tensor, FloatArray]:
         """Return on the CPU the worst point of each row (b, c, h, w) and its gain float64 (b,).
 
-        Of a noisy target the candidates are few, since telling them apart takes draws (purpose `select`): after
-        gradients the last point and the mean of those of the second half (in the ball, which is convex, and less
-        noisy), after queries the best one.
+        Of a noisy target the candidates are few, since telling them apart takes draws (purpose `select`): the best of
+        all queries, and of a path of gradients the last point and the mean of those of its second half (in the ball,
+        which is convex, and less noisy).
         """
         if not self.target.noisy:
             return self._best.cpu(), self._best_gains.double().cpu().numpy()
-        candidates = [self._best] if self._queried else [self._last]
+        candidates = [self._best] if self._queried else []
+        if self._visits:
+            candidates.append(self._last)
         averaged = self._visits - self.steps // 2 - 1
-        if averaged > 0 and not self._queried:
+        if averaged > 0:
             candidates.append(self.threat.project(self._total / averaged, self.clean))
         points, gains = self._select(candidates[0])
         for other in candidates[1:]:
