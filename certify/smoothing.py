@@ -78,7 +78,7 @@ class SmoothedDetector:
     ) -> None:
         check_choice(smoothing, WAYS, "smoothing")
         check_probability(percentile, "percentile")
-        self.detector, self.smoothing, self.sigma = detector, smoothing, sigma
+        self.detector, self.purifier, self.smoothing, self.sigma = detector, purifier, smoothing, sigma
         self.n, self.alpha, self.percentile, self.seed = n, alpha, percentile, seed
         self.batch_size, self.images_per_batch = batch_size, images_per_batch
         self.grid, self.shard, self.device = grid, shard, device

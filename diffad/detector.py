@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from certify.checks import InputError, check_images, check_positive
 from certify.noise import gaussian_noise
 from certify.smoothing import threshold_rank
-from certify.types import FloatArray
+from certify.types import FloatArray, ScoreFunction
 from diffad import folder
 
 # a TypeVar, not Self: beartype refuses Self on the methods that jaxtyping decorates under pytest
@@ -166,6 +166,14 @@ class Detector(nn.Module, ABC):
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return where in each image the anomaly lies, higher = more anomalous, without gradient."""
         raise InputError(f"{self.name}: gives no anomaly map")
+
+    def surrogates(self) -> dict[str, ScoreFunction]:
+        """Return smoother stand-ins for `score`, by name, for attacks to differentiate (`attack(objective=name)`).
+
+        Each maps images to (b,), higher = more anomalous; of a detector that `is_random` it takes `noise` as `score`
+        does. What an attack finds with one is judged by `score`.
+        """
+        return {}
 
     def score_array(self, images: Float[Tensor, "n c h w"], *, batch_size: int = 256) -> FloatArray:
         """Return the scores of many images as float64 (n,), batch by batch and without gradient."""

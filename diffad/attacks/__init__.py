@@ -4,9 +4,12 @@ from diffad.attacks.attack import as_target, attack, attack_curve, pgd
 from diffad.attacks.methods import ATTACKS, ENSEMBLES, PRESETS
 from diffad.attacks.objective import Objective, ScoreObjective
 from diffad.attacks.pgd import SCHEDULES
+from diffad.attacks.random import RandomTarget
+from diffad.attacks.reconstruction import ReconstructionScore, purified
 from diffad.attacks.result import AttackResult
 from diffad.attacks.search import Material, Search
 from diffad.attacks.smoothed import SmoothedTarget, attack_smoothed, soft_percentile
+from diffad.attacks.surrogates import surrogate_names
 from diffad.attacks.target import ScoreTarget, Target
 from diffad.attacks.threat import NORMS, AttackError, Norm, ThreatModel, parse_eps
 
@@ -21,6 +24,8 @@ __all__ = [
     "Material",
     "Norm",
     "Objective",
+    "RandomTarget",
+    "ReconstructionScore",
     "ScoreObjective",
     "ScoreTarget",
     "Search",
@@ -33,5 +38,7 @@ __all__ = [
     "attack_smoothed",
     "parse_eps",
     "pgd",
+    "purified",
     "soft_percentile",
+    "surrogate_names",
 ]

@@ -70,7 +70,7 @@ def attack(
     restarts: int = 1,
     eot: int = 16,
     seed: int = 0,
-    objective: Objective | ScoreFunction | None = None,
+    objective: Objective | ScoreFunction | str | None = None,
     indices: Sequence[int] | None = None,
     previous: AttackResult | None = None,
     material: Material | None = None,
@@ -92,8 +92,8 @@ def attack(
         restarts: the first starts at the clean image or at the points of `previous`, a result at a smaller eps,
             whose points stay candidates; the others at random points.
         eot: fresh draws of the noise a step, where there is noise.
-        objective: what to differentiate instead of the target: an `Objective`, or a function of images. What it
-            finds is judged by the target.
+        objective: what to differentiate instead of the target: the name of a surrogate that the detector offers
+            (`attacks.surrogates`), a function of images, or an `Objective`. What it finds is judged by the target.
         clean_scores: (n,) known clean scores of this very target, to save their evaluation.
         batch_size, device: of a plain score; a smoothed detector has its own (`batch_size` noisy images, that is
             batch_size / eot images).
@@ -192,11 +192,19 @@ def _check_method(name: str, threat: ThreatModel, material: Material) -> None:
             raise InputError(f"method {name!r}: needs {needed}, give material=Material({needed}=...)")
 
 
-def _objective(given: Objective | ScoreFunction | None, target: Target, job: Job) -> Objective:
+def _objective(given: Objective | ScoreFunction | str | None, target: Target, job: Job) -> Objective:
+    draws = {
+        "eot": job.eot,
+        "seed": job.seed,
+        "first_chunk": job.first_chunk,
+        "steps": job.preset.steps,
+    }
     if given is None:
-        return target.objective(
-            eot=job.eot, seed=job.seed, first_chunk=job.first_chunk, steps=job.preset.steps
-        )
+        return target.objective(**draws)
+    if isinstance(given, str):
+        from diffad.attacks.surrogates import named_objective  # which builds on this module
+
+        return named_objective(target, given, **draws)
     if isinstance(given, Objective):
         return given
     return ScoreObjective(given, getattr(given, "__name__", type(given).__name__), exact=False)

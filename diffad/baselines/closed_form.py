@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from certify.checks import InputError, check_positive
+from certify.types import ScoreFunction
+from diffad.attacks.gradients import processes_of
+from diffad.attacks.reconstruction import ReconstructionScore
 from diffad.detector import Detector
 from diffad.neighbours import pair_distance
 
@@ -78,6 +81,13 @@ class ClosedForm(Detector):
     ) -> Float[Tensor, " b"]:
         """Return the L2 norm of the difference (b,); 1-Lipschitz in the reference."""
         return pair_distance(reference.flatten(1), reconstruction.flatten(1)).to(reference.dtype)
+
+    def surrogates(self) -> dict[str, ScoreFunction]:
+        """Return `mean_draws`, the mean over the draws instead of the median, and other gradients of it."""
+        mean = ReconstructionScore(
+            self.score_pair, self.reconstruct, self.sigma, self.noise, processes=processes_of(self)
+        )
+        return {"mean_draws": mean, **mean.surrogates()}
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
         draws = self.noise if noise is None else noise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from certify.checks import InputError, check_choice
-from certify.types import FloatArray
+from certify.types import FloatArray, ScoreFunction
+from diffad.attacks.summaries import MAP_SUMMARIES
 from diffad.detector import Detector
 from diffad.neighbours import (
     farthest,
@@ -130,6 +133,17 @@ class PatchNN(Detector):
         slack = search_error(rows, math.sqrt(dims), largest_norm(self.bank))
         projected = 2.0 * gamma(dims + 2) * math.sqrt(rows * dims) if self.projection.numel() else 0.0
         return enclose(distances, rows, square_below=slack, square_above=slack, absolute=projected)
+
+    def surrogates(self) -> dict[str, ScoreFunction]:
+        """Return summaries of all patches' distances in the place of the largest."""
+        return {name: partial(self._summarise, summary=summary) for name, summary in MAP_SUMMARIES.items()}
+
+    def _summarise(self, images: Tensor, summary: Callable[[Tensor], Tensor]) -> Tensor:
+        embedded = self._embed(images.flatten(1)[:, self._table(images.device)])
+        patches = embedded.flatten(0, 1)
+        _, neighbours = nearest(patches.detach(), self.bank)
+        distances = pair_distance(patches, self.bank[neighbours[:, 0]])
+        return summary(distances.view(embedded.shape[:2])).to(images.dtype)
 
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return at each pixel the mean distance of the patches over it; 0 where a stride leaves a gap."""

@@ -7,10 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from certify.checks import InputError
-from certify.types import FloatArray
+from certify.types import FloatArray, ScoreFunction
+from diffad.attacks.summaries import soft_minimum
 from diffad.detector import Detector
 from diffad.neighbours import largest_norm, nearest, pair_distance, search_error
 from diffad.rounding import enclose
+
+SOFT_NEIGHBOURS = 32  # in the surrogate of the nearest neighbour
 
 
 class PixelNN(Detector):
@@ -46,6 +49,20 @@ class PixelNN(Detector):
         _, indices = nearest(queries.detach(), self.bank, self.k)
         distances = [pair_distance(queries, self.bank[column]) for column in indices.T]
         return torch.stack(distances, dim=1).sum(1).to(images.dtype)
+
+    def surrogates(self) -> dict[str, ScoreFunction]:
+        """Return `soft_nn`, pulled by several neighbours at once, and `mean_image`, by the mean of the bank."""
+        return {"soft_nn": self._soft_nn, "mean_image": self._mean_image}
+
+    def _soft_nn(self, images: Tensor) -> Tensor:
+        queries = images.flatten(1)
+        _, indices = nearest(queries.detach(), self.bank, min(SOFT_NEIGHBOURS, len(self.bank)))
+        distances = [pair_distance(queries, self.bank[column]) for column in indices.T]
+        return soft_minimum(torch.stack(distances, dim=1)).to(images.dtype)
+
+    def _mean_image(self, images: Tensor) -> Tensor:
+        mean = self.bank.mean(0).expand(len(images), -1)
+        return pair_distance(images.flatten(1), mean).to(images.dtype)
 
     def score_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
         """Return float64 bounds (b,) of the exact sum of distances.

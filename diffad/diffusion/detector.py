@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from certify.checks import InputError, check_choice, check_positive
+from certify.types import ScoreFunction
+from diffad.attacks.gradients import Reconstruct
+from diffad.attacks.reconstruction import ReconstructionScore
+from diffad.attacks.summaries import MAP_SUMMARIES
 from diffad.detector import Detector
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.purifier import Purifier
@@ -200,13 +205,19 @@ class DiffusionDetector(Detector):
         """Any of the scores from one residual x - x~: one network call serves them all."""
         if name == "l2":
             return l2_norm(residual)
+        return self._places(residual, name).flatten(1).amax(1)
+
+    def _places(self, residual: Tensor, name: ScoreName) -> Tensor:
+        """Return the map (b, rows, columns) whose maximum is the score; for `l2`, a sum, the error of each pixel."""
+        if name == "l2":
+            return safe_root(residual.square().sum(1))
         if name in PATCH_SCORES:
-            return self._patch_norms(residual, name).flatten(1).amax(1)
+            return self._patch_norms(residual, name)
         at = self._nearest_statistics()
         error = multiscale_error(residual, self.scales, self.filter_size)
         if name == "paper":
-            return (error - self.mean_error_[at]).abs().flatten(1).amax(1)
-        return (safe_root(error) - self.mean_root_[at]).abs().flatten(1).amax(1)
+            return (error - self.mean_error_[at]).abs()
+        return (safe_root(error) - self.mean_root_[at]).abs()
 
     def _patch_norms(self, residual: Tensor, name: ScoreName) -> Tensor:
         """Window norms of a patch score, weighed if it is the relative one."""
@@ -246,6 +257,27 @@ class DiffusionDetector(Detector):
         before = (self.patch_size - 1) // 2
         after = self.patch_size - 1 - before
         return F.pad(norms[:, None], (before, after, before, after), mode="replicate")[:, 0]
+
+    # ---- what an attack may differentiate instead
+
+    def processes(self) -> dict[str, Reconstruct]:
+        """Return `reconstruct` with other gradients, and with fewer shots (`Purifier.processes`)."""
+        if self.purifier is None:
+            raise InputError("DiffusionDetector: no network; use from_pretrained or from_denoiser")
+        return self.purifier.processes()
+
+    def surrogates(self) -> dict[str, ScoreFunction]:
+        """Return the score with other summaries of its map, and with other gradients of the reconstruction."""
+        pairs = {name: partial(self._summarise, summary) for name, summary in MAP_SUMMARIES.items()}
+        score = ReconstructionScore(
+            self.score_pair, self.reconstruct, self.sigma, self.noise_, pairs, self.processes()
+        )
+        return score.surrogates()
+
+    def _summarise(
+        self, summary: Callable[[Tensor], Tensor], reference: Tensor, reconstruction: Tensor
+    ) -> Tensor:
+        return summary(self._places(reference - reconstruction, self.score_name).flatten(1))
 
     def compile_network(self) -> None:
         """Compile the UNet in place: minutes once, then faster calls at one batch size; the folder stays as it is."""

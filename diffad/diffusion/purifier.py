@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from certify.checks import InputError
+from diffad.attacks.gradients import Reconstruct, Run, run, run_checkpointed, straight_through
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.schedule import timestep_for_sigma
+
+FEWER_SHOTS = (1, 2, 5, 10)  # of the surrogate processes offered to attacks
 
 
 class Purifier(nn.Module):
@@ -28,9 +33,16 @@ class Purifier(nn.Module):
 
     def reconstruct(self, noisy: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
         """Estimate x from noisy = x + sigma * e (pixel units, not clipped)."""
-        if self.shots == 1:
-            return self.denoiser.denoise(noisy, sigma, autocast=self.autocast)
-        return self._several_shots(noisy, sigma)
+        return self._reconstruct(noisy, sigma, run)
+
+    def processes(self) -> dict[str, Reconstruct]:
+        """Return `reconstruct` with other gradients, and with fewer shots, by name (`diffad.attacks.gradients`)."""
+        fewer = {f"{shots}_shot" + "s" * (shots > 1): shots for shots in FEWER_SHOTS if shots < self.shots}
+        return {
+            "bpda": straight_through(self.reconstruct),
+            "checkpointed": partial(self._reconstruct, run=run_checkpointed),
+            **{name: self._with_shots(shots).reconstruct for name, shots in fewer.items()},
+        }
 
     def purify(
         self, images: Float[Tensor, "b c h w"], sigma: float, noise: Float[Tensor, "b c h w"]
@@ -38,7 +50,16 @@ class Purifier(nn.Module):
         """Add sigma * noise (standard normal), reconstruct, clip to [0, 1] (DiffPure in one shot)."""
         return self.reconstruct(images + sigma * noise, sigma).clamp(0.0, 1.0)
 
-    def _several_shots(self, noisy: Tensor, sigma: float) -> Tensor:
+    def _with_shots(self, shots: int) -> Purifier:
+        return Purifier(self.denoiser, shots=shots, seed=self.seed, autocast=self.autocast)
+
+    def _reconstruct(self, noisy: Tensor, sigma: float, run: Run) -> Tensor:
+        """Reconstruct, with `run` around each network call."""
+        if self.shots == 1:
+            return run(partial(self.denoiser.denoise, autocast=self.autocast), noisy, sigma)
+        return self._several_shots(noisy, sigma, run)
+
+    def _several_shots(self, noisy: Tensor, sigma: float, run: Run = run) -> Tensor:
         abar = self.denoiser.alphas_cumprod
         start = timestep_for_sigma(abar, sigma)
         if self.shots > start + 1:
@@ -48,15 +69,19 @@ class Purifier(nn.Module):
         generator = torch.Generator().manual_seed(self.seed)
         u = abar[start].sqrt() * (2.0 * noisy - 1.0)
         for timestep in range(start, start - self.shots, -1):
-            timesteps = torch.full((len(u),), timestep, dtype=torch.long, device=u.device)
-            with torch.autocast(u.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                prediction = self.denoiser(u, timesteps)
-            clean = self.denoiser.clean_from_prediction(u, prediction, timesteps)
+            clean = run(self._clean, u, timestep)
             if timestep == start - self.shots + 1:
                 return (clean + 1.0) / 2.0
             step_noise = torch.randn(u.shape[1:], generator=generator).to(u)
             u = self._ancestral_step(u, clean, timestep, step_noise)
         raise AssertionError("unreachable: the loop returns at its last timestep")
+
+    def _clean(self, u: Tensor, timestep: int) -> Tensor:
+        """Estimate x_0 from x_t = u by one network call; both in the units of the model."""
+        timesteps = torch.full((len(u),), timestep, dtype=torch.long, device=u.device)
+        with torch.autocast(u.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            prediction = self.denoiser(u, timesteps)
+        return self.denoiser.clean_from_prediction(u, prediction, timesteps)
 
     def _ancestral_step(self, u: Tensor, clean: Tensor, timestep: int, noise: Tensor) -> Tensor:
         """x_(t-1) ~ q(x_(t-1) | x_t, x_0 = clean) (Ho et al. 2020, eqs. 6 and 7)."""
