@@ -30,9 +30,9 @@ def gain(result) -> np.ndarray:
     return SIGNS * (result.scores - result.clean_scores)
 
 
-@pytest.mark.parametrize(("norm", "share"), [("linf", 0.98), ("l2", 0.5)])
+@pytest.mark.parametrize(("norm", "share"), [("linf", 0.99), ("l2", 0.5)])
 def test_a_linear_score_of_random_weights_comes_near_its_closed_form_optimum(norm, share):
-    result = attack(linear, images(), LABELS, norm=norm, eps=0.2, method="square", steps=1000)
+    result = attack(linear, images(), LABELS, norm=norm, eps=0.2, method="square", steps=1500)
     best = 0.2 * float(WEIGHTS.norm() if norm == "l2" else WEIGHTS.abs().sum())
     assert (gain(result) >= share * best).all()
     assert (gain(result) <= best * (1 + 1e-5)).all()
