@@ -18,6 +18,7 @@ DETECTORS: dict[str, str] = {
     "closed_form": "diffad.baselines.closed_form:ClosedForm",
     "generated_nn": "diffad.baselines.generated_nn:GeneratedNN",
     "diffusion": "diffad.diffusion.detector:DiffusionDetector",
+    "zarnd": "diffad.zarnd.detector:Zarnd",
 }
 
 

@@ -53,6 +53,18 @@ def diffusion() -> Detector:
     return DiffusionDetector.from_denoiser(denoiser, SHAPE, draws=2)
 
 
+def zarnd(**options: object) -> Detector:
+    """A random network of a few channels."""
+    from diffad.backbones import Backbone, ResNet
+    from diffad.zarnd import Zarnd
+
+    arguments = {"width": 4, "blocks": [1, 1]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ResNet(width=4, blocks=(1, 1))
+    return Zarnd.from_backbone(Backbone(network, arch="resnet", arguments=arguments, resolution=8), **options)
+
+
 # Several configurations of a detector each get their own entry: "name" or "name:what is special".
 FACTORIES: dict[str, Callable[[], Detector]] = {
     "pixel_mean": PixelMean,
@@ -66,6 +78,8 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "closed_form": lambda: ClosedForm(sigma=0.5, draws=5),
     "generated_nn": lambda: GeneratedNN(generated=40, sigmas=(1.0, 0.5)).attach(ClosedForm().fit(TRAIN)),
     "diffusion": diffusion,
+    "zarnd": zarnd,
+    "zarnd:code": lambda: zarnd(normalize=True, squared=True, k=3, bank_size=30),
 }
 
 

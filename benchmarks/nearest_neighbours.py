@@ -1,0 +1,136 @@
+"""Our exact nearest-neighbour search against faiss's flat index: `python benchmarks/nearest_neighbours.py`.
+
+faiss-cpu is no dependency: install it beside the project (`pip install --target DIR faiss-cpu`, then PYTHONPATH=DIR),
+or leave it out and see the growth with the bank alone. Both sides search the same queries in turn, A B A B ..., with
+equal threads; the answers are compared with scikit-learn's in double precision. Peak memory is that of a process of its
+own, in which the bank is the only thing that grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from certify.files import write_json
+from diffad.fast_neighbours import nearest_verified
+from diffad.manifest import git_state, versions
+
+
+def points(count: int, dims: int, seed: int) -> torch.Tensor:
+    """Random features."""
+    return torch.randn(count, dims, generator=torch.Generator().manual_seed(seed))
+
+
+def seconds(task: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def against_faiss(
+    bank: torch.Tensor, queries: torch.Tensor, k: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Paired times, and the largest error of our distances."""
+    import faiss
+
+    faiss.omp_set_num_threads(options.threads)
+    index = faiss.IndexFlatL2(bank.shape[1])
+    index.add(bank.numpy())
+    ours, theirs = (lambda: nearest_verified(queries, bank, k)), (lambda: index.search(queries.numpy(), k))
+    ours(), theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(options.repeats)]
+    few = queries[:64]
+    exact = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(bank.double().numpy())
+    expected = exact.kneighbors(few.double().numpy())[0]
+    theirs_distances = np.sqrt(index.search(few.numpy(), k)[0].astype(np.float64))
+    return {
+        "k": k,
+        "queries_per_second": len(queries) / statistics.median(pair[0] for pair in pairs),
+        "faiss_queries_per_second": len(queries) / statistics.median(pair[1] for pair in pairs),
+        "time_over_faiss": statistics.median(one / other for one, other in pairs),
+        "error": float(np.abs(nearest_verified(few, bank, k)[0].numpy() - expected).max()),
+        "faiss_error": float(np.abs(theirs_distances - expected).max()),
+    }
+
+
+def growth(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Time and peak memory beside bank and queries, each bank in a process of its own."""
+    rows = []
+    for size in options.banks:
+        words = [sys.executable, __file__, "--one_bank", str(size), "--queries", str(options.queries)]
+        words += ["--dims", str(options.dims), "--threads", str(options.threads)]
+        found = subprocess.run(words, check=True, capture_output=True, text=True)
+        rows.append(json.loads(found.stdout))
+    return rows
+
+
+def one_bank(options: argparse.Namespace) -> dict[str, float]:
+    """Search one bank, and measure the peak memory of the whole process."""
+    bank, queries = points(options.one_bank, options.dims, 0), points(options.queries, options.dims, 1)
+    times = [seconds(lambda: nearest_verified(queries, bank, 2)) for _ in range(3)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "bank": options.one_bank,
+        "seconds": statistics.median(times),
+        "bank_megabytes": bank.nbytes / 2**20,
+        "peak_megabytes": peak / 2**20,
+    }
+
+
+def main() -> None:
+    """Print both tables; with --output write them as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bank", type=int, default=50_000)
+    parser.add_argument("--banks", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000])
+    parser.add_argument("--dims", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--one_bank", type=int, help="search one bank of this size and print JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one_bank is not None:
+        print(json.dumps(one_bank(options)))
+        return
+    found: dict[str, Any] = {"git": git_state(), "versions": versions(), "faiss": [], "growth": []}
+    found["options"] = {name: value for name, value in vars(options).items() if name != "output"}
+    if find_spec("faiss") is None:
+        print("faiss is not installed: no comparison (see --help)")
+    else:
+        bank, queries = points(options.bank, options.dims, 0), points(options.queries, options.dims, 1)
+        found["faiss"] = [against_faiss(bank, queries, k, options) for k in (1, 2, 10)]
+    for row in found["faiss"]:
+        print(
+            f"k = {row['k']:<3} {row['queries_per_second']:8.0f} queries a second, faiss "
+            f"{row['faiss_queries_per_second']:8.0f}; time ratio {row['time_over_faiss']:.2f}; "
+            f"error {row['error']:.1e}, faiss {row['faiss_error']:.1e}"
+        )
+    found["growth"] = growth(options)
+    for row in found["growth"]:
+        print(
+            f"bank {row['bank']:>7}: {row['seconds'] / row['bank'] * 1e6:7.2f} us a bank point for {options.queries} "
+            f"queries; peak {row['peak_megabytes']:5.0f} MB, of which the bank {row['bank_megabytes']:.0f} MB"
+        )
+    if options.output is not None:
+        write_json(options.output, found)
+
+
+if __name__ == "__main__":
+    main()
