@@ -15,6 +15,7 @@ from certify.checks import InputError
 from certify.types import FloatArray, ScoreBounds, ScoreFunction
 from diffad.attacks import AttackResult, Material, attack, attack_curve, attack_smoothed
 from diffad.attacks.result import keep_worse
+from diffad.attacks.store import AttackStore
 from diffad.conditions import Condition, TestedImages, attack_condition, clean_condition
 from diffad.data import DataSplit
 from diffad.detector import Detector
@@ -34,6 +35,11 @@ class AttackOptions:
     eot: int = 16
     seed: int = 0
     sources: dict[str, ScoreFunction] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The attack as rows name it: the method, with the function that it followed if that is not the score."""
+        return self.method if self.objective is None else f"{self.method} on {self.objective}"
 
     @property
     def ascending(self) -> list[float]:
@@ -60,12 +66,19 @@ def attack_split(
 
 
 def attack_detector(
-    detector: Detector, split: DataSplit, plan: Plan, options: AttackOptions, *, purifier: Any = None
+    detector: Detector,
+    split: DataSplit,
+    plan: Plan,
+    options: AttackOptions,
+    *,
+    purifier: Any = None,
+    store: AttackStore | None = None,
 ) -> list[Reached]:
     """Attack the test images at every radius in turn, each from the points found at the one before.
 
     `plan.smoothing` "" attacks the plain score, `none` the same score with its exact value; the other ways attack
-    the percentile under fresh noise, clean and attacked estimated with one evaluation key.
+    the percentile under fresh noise, clean and attacked estimated with one evaluation key. With a store finished
+    batches are kept; processes that share the work meet there, and each returns the whole.
     """
     images, tested = split.test.images, TestedImages.of(split.test)
     shared: dict[str, Any] = {
@@ -77,6 +90,7 @@ def attack_detector(
         "seed": options.seed,
         "objective": options.objective,
         "material": Material(sources=options.sources),
+        "store": store,
     }
     names = tested.index.tolist()
     run: Callable[..., AttackResult]
@@ -103,7 +117,15 @@ def conditions_of(
     return [
         clean_condition(subject, tested, reached[0].clean, **rest),
         *(
-            attack_condition(subject, tested, one.bounds, norm=options.norm, eps=one.found.eps, **rest)
+            attack_condition(
+                subject,
+                tested,
+                one.bounds,
+                norm=options.norm,
+                eps=one.found.eps,
+                method=options.name,
+                **rest,
+            )
             for one in reached
         ),
     ]

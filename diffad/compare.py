@@ -137,6 +137,7 @@ def _cell(rows: list[Row], radius: float) -> Row:
         "clean": None if clean is None else clean["auroc"],
         "certified": None if certified is None else certified["auroc"],
         "attacked": None if attacked is None else attacked["auroc"],
+        "method": "" if attacked is None else attacked["method"],
         "infinite": None if certified is None else certified["infinite"],
         "auroc_interval": None if certified is None else certified["auroc_interval"],
         "n": base["n"],

@@ -33,7 +33,7 @@ ALPHA_KINDS = ("", "total", "failures", "population", "per_image")
 # What tells one condition from another; rows that agree in all of these are one column of scores.
 KEY_COLUMNS = (
     *("dataset", "resolution", "detector", "smoothing", "score_name", "sigma"),
-    *("condition", "norm", "radius", "n", "alpha_kind"),
+    *("condition", "norm", "radius", "n", "alpha_kind", "method"),
 )
 
 
@@ -99,7 +99,8 @@ class Condition:
 
     `radius` is the size of the threat in `norm`, [0, 1] pixel units (0 for clean); `alpha` the one-sided
     level of each image's bound, None where nothing is random; `n` the draws behind each score (0 without
-    noise); `threshold` the detector's calibrated threshold, None if there is none. A `clean` condition
+    noise); `threshold` the detector's calibrated threshold, None if there is none; `method` names the attack
+    (empty in rows that were recorded before attacks had names). A `clean` condition
     has lower = upper = score. In an `attack` condition the attacked end of an image is the worst score
     reached (upper of a normal image, lower of an anomalous one) and the other end is its clean score.
     """
@@ -116,6 +117,7 @@ class Condition:
     alpha_kind: str = ""
     threshold: float | None = None
     run_id: str = ""
+    method: str = ""
 
     def __post_init__(self) -> None:
         check_choice(self.condition, CONDITIONS, "condition")
@@ -124,6 +126,8 @@ class Condition:
         )
         check_choice(self.subject.smoothing, SMOOTHINGS, "smoothing")
         check_choice(self.alpha_kind, ALPHA_KINDS, "alpha_kind")
+        if self.method and self.condition != "attack":
+            raise InputError(f"{self.name}: got method {self.method!r}; only attacks have one")
         lower, upper = self.bounds.lower, self.bounds.upper
         if lower.shape != (len(self.images),):
             raise InputError(f"{self.name}: got bounds of shape {lower.shape} for {len(self.images)} images")
@@ -136,6 +140,7 @@ class Condition:
     def name(self) -> str:
         """One line that tells this condition from every other."""
         threat = f"{self.condition} {self.norm} {self.radius:g}" if self.norm else self.condition
+        threat += f" by {self.method}" if self.method else ""
         return f"{self.subject.dataset}, {self.subject.label}, {threat}, n = {self.n}"
 
     @property
@@ -143,7 +148,7 @@ class Condition:
         """The values of `KEY_COLUMNS`; a missing sigma is -1 so that keys can be ordered."""
         subject = self.subject._replace(sigma=-1.0 if self.subject.sigma is None else self.subject.sigma)
         order = CONDITIONS.index(self.condition)
-        return (*subject, order, self.norm, self.radius, self.n, self.alpha_kind)
+        return (*subject, order, self.norm, self.radius, self.n, self.alpha_kind, self.method)
 
     def unattacked(self) -> ScoreBounds:
         """For an attack: the clean scores, from the ends that the attacker left alone."""
@@ -190,12 +195,13 @@ def attack_condition(
     eps: float,
     n: int,
     seed: int,
+    method: str = "",
     threshold: float | None = None,
     run_id: str = "",
 ) -> Condition:
-    """Rows of the worst scores (images,) reached with perturbations of size `eps` in `norm`."""
+    """Rows of the worst scores (images,) that `method` reached with perturbations of size `eps` in `norm`."""
     return Condition(
-        subject, images, bounds, "attack", norm, float(eps), n, seed, None, "", threshold, run_id
+        subject, images, bounds, "attack", norm, float(eps), n, seed, None, "", threshold, run_id, method
     )
 
 

@@ -74,6 +74,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "norm": condition.norm,
         "radius": condition.radius,
         "side": side,
+        "method": condition.method,
         "n": condition.n,
         "seed": condition.seed,
         "alpha": condition.alpha,

@@ -58,8 +58,9 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
     if certified:
         groups.append(("certified", 4 + unbounded))
         head += [*ATTACKED, "both, 95 %", *(["no bound"] if unbounded else [])]
-    if attacked:
-        groups.append(("attacked", 3))
+    methods = sorted({r["method"] for r in attacked})
+    for method in methods:
+        groups.append((f"attacked by {method}" if method else "attacked", 3))
         head += ATTACKED
     lines = [head]
     for radius in sorted({r["radius"] for r in (*certified, *attacked)}):
@@ -70,8 +71,9 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
             both = find(here, side="both")
             line.append(interval_text(both["auroc_interval"] if both else None))
             line += [ceil_text(100 * here[0]["infinite"], 0) + " %" if here else MISSING] if unbounded else []
-        if attacked:
-            line += [cell_text(find(attacked, radius=radius, side=side)) for side in ATTACKED]
+        for method in methods:
+            here = [r for r in attacked if (r["radius"], r["method"]) == (radius, method)]
+            line += [cell_text(find(here, side=side)) for side in ATTACKED]
         lines.append(line)
     strong = [i for i, name in enumerate(head) if name == "both"]
     spread = interval_text(clean["auroc_interval"] if clean else None)
@@ -99,7 +101,8 @@ def rates_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
 def _threat(row: Row) -> str:
     if row["condition"] == "clean":
         return "clean"
-    name = "attacked" if row["condition"] == "attack" else "certified"
+    by = f" by {row['method']}" if row["method"] else ""
+    name = "attacked" + by if row["condition"] == "attack" else "certified"
     return f"{name}, {NORM[row['norm']]} {radius_text(row['radius'], row['norm'])}"
 
 

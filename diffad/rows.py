@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("condition", pa.string()),
         ("norm", pa.string()),
         ("radius", pa.float64()),
+        ("method", pa.string()),
         ("alpha", pa.float64()),
         ("alpha_kind", pa.string()),
         ("lower", pa.float64()),
@@ -66,7 +67,13 @@ def _condition_table(condition: Condition) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[Condition]:
-    """Conditions of a table in `SCHEMA`; refuses another schema and repeated images."""
+    """Conditions of a table in `SCHEMA`; refuses another schema and repeated images.
+
+    Rows that were written before attacks had names lack `method`, and get an empty one.
+    """
+    if "method" not in table.schema.names:
+        unnamed = pa.repeat(pa.scalar("", pa.string()), len(table))
+        table = table.add_column(min(SCHEMA.get_field_index("method"), table.num_columns), "method", unnamed)
     if not table.schema.equals(SCHEMA):
         found, wanted = set(table.schema.names), set(SCHEMA.names)
         raise InputError(
@@ -97,7 +104,10 @@ def _condition_of(rows: pa.Table) -> Condition:
     )
     shared = {
         name: first[name]
-        for name in ("condition", "norm", "radius", "n", "seed", "alpha", "alpha_kind", "threshold", "run_id")
+        for name in (
+            *("condition", "norm", "radius", "method", "n", "seed"),
+            *("alpha", "alpha_kind", "threshold", "run_id"),
+        )
     }
     subject = Subject(**{name: first[name] for name in Subject._fields})
     return Condition(

@@ -82,9 +82,15 @@ def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
 
 
 def strongest(rows: Iterable[Row], **wanted: Any) -> Row | None:
-    """Like `find`, but of several levels and n the total level first, then the largest n."""
+    """Like `find`, but of several levels and n the total level first, then the largest n, then the worst attack."""
     found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-    return max(found, key=lambda row: (row["alpha_kind"] != "per_image", row["n"]), default=None)
+    return max(found, key=strength, default=None)
+
+
+def strength(row: Row) -> tuple[bool, int, float]:
+    """What decides which of several rows of one cell speaks: its level, its draws, and how far an attack came."""
+    reached = -float(row["auroc"]) if row["condition"] == "attack" else 0.0
+    return row["alpha_kind"] != "per_image", row["n"], reached
 
 
 def subject_of(row: Row) -> Subject:
@@ -132,13 +138,13 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
     return title + "\n" + align(lines)
 
 
-Kind = tuple[int, str, int]  # place of the kind in a table (see KINDS), alpha_kind, n
+Kind = tuple[int, str, int, str]  # place of the kind in a table (see KINDS), alpha_kind, n, method
 KINDS = ("clean", "certified", "certified per image", "attack")
 
 
 def _kind(row: Row) -> Kind:
     per_image = " per image" if row["alpha_kind"] == "per_image" else ""
-    return KINDS.index(row["condition"] + per_image), row["alpha_kind"], row["n"]
+    return KINDS.index(row["condition"] + per_image), row["alpha_kind"], row["n"], row["method"]
 
 
 def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
@@ -148,7 +154,8 @@ def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
         return []
     if name == "certified per image":
         return [("both, alpha an image", kind, "both")]
-    first = "certified: in" if name == "certified" else "attacked: in"
+    attacked = f"{kind[3]}: in" if kind[3] else "attacked: in"
+    first = "certified: in" if name == "certified" else attacked
     sides = [(first if side == "in" else side, kind, str(side)) for side in ATTACKED]
     sides.append(("both, 95 %", kind, "interval"))
     return [*sides, ("infinite", kind, "infinite")] if name == "certified" else sides

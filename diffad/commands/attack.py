@@ -11,8 +11,10 @@ from typing import Literal
 
 from certify import console
 from certify.checks import InputError, check_choice
+from certify.shards import current_shard
 from diffad.attack_evaluation import AttackOptions, attack_detector, conditions_of
 from diffad.attacks import ATTACKS, ENSEMBLES, PRESETS
+from diffad.attacks.store import AttackStore
 from diffad.conditions import Condition
 from diffad.config import parse_config
 from diffad.manifest import build_manifest, describe_data, now
@@ -21,6 +23,7 @@ from diffad.plan import Plan, default_smoothing, load_purifier
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import format_table
+from diffad.training.launch import check_world_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,9 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     if not radii:
         raise InputError("--eps, --curve: got no size above 0, need at least one")
     check_choice(config.method, (*ATTACKS, *ENSEMBLES, *PRESETS), "--method")
-    detector, split = load_sources(config)
+    shard = current_shard()
+    check_world_size(1 if shard is None else shard.world)
+    detector, split = load_sources(config, may_train=shard is None)
     smoothing = "" if config.smoothing == "plain" else config.smoothing or default_smoothing(detector)
     sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
     if smoothing not in ("", "none") and sigma is None:
@@ -97,10 +102,19 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
         f"{', '.join(f'{radius:g}' for radius in options.ascending)}, {config.method}"
     )
-    reached = attack_detector(detector, split, plan, options, purifier=load_purifier(config.purifier))
-    conditions = conditions_of(detector, split, plan, options, reached)
     data = split.name.replace(":", "-").replace("/", "-")
     folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{data}"
+    purifier = load_purifier(config.purifier)
+    identity = {
+        "detector": detector.fingerprint(),
+        "purifier": None if purifier is None else purifier.fingerprint(),
+        "compile": config.compile,
+    }
+    store = AttackStore(folder / "draws" / "attack", identity, shard)
+    reached = attack_detector(detector, split, plan, options, purifier=purifier, store=store)
+    if shard is not None and shard.rank > 0:
+        return folder  # every process has all results; the first one writes and prints
+    conditions = conditions_of(detector, split, plan, options, reached)
     manifest = build_manifest(
         "diffad attack",
         {**asdict(config), "smoothing": smoothing, "sigma": sigma, "arguments": detector.config()},
@@ -109,6 +123,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         seeds={"attack": config.seed, "evaluate": config.seed},
         started=started,
         device=config.device,
+        world_size=1 if shard is None else shard.world,
         argv=["diffad", "attack", *argv],
     )
     run = write_run(folder, manifest, without_known_clean(folder, conditions))

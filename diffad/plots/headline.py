@@ -15,7 +15,7 @@ from diffad.conditions import Subject
 from diffad.metric_rows import Row, auroc_table
 from diffad.plots.style import LIGHT, Theme, new_figure, style
 from diffad.runs import NETWORK_FREE, Run, join_runs
-from diffad.tables import HALF, find, subject_of
+from diffad.tables import HALF, find, strength, subject_of
 
 FEW = 4  # curves that can all be shaded
 
@@ -68,8 +68,9 @@ def subject_labels(runs: Iterable[Run]) -> dict[tuple[Path, Subject], str]:
 
 def _points(rows: list[Row], condition: str, side: Side) -> list[tuple[float, float]]:
     chosen = [r for r in rows if (r["condition"], r["norm"], r["side"]) == (condition, "l2", side)]
-    # Later entries win: the per-image convention gives way to the total level, a small n to a large one.
-    chosen.sort(key=lambda row: (row["radius"], row["alpha_kind"] != "per_image", row["n"]))
+    # Later entries win: the per-image convention gives way to the total level, a small n to a large one, and of
+    # several attacks the best one stands.
+    chosen.sort(key=lambda row: (row["radius"], *strength(row)))
     return sorted({float(row["radius"]): float(row["auroc"]) for row in chosen}.items())
 
 

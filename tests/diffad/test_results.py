@@ -93,6 +93,21 @@ def test_rows_must_belong_to_the_manifest(tmp_path, synthetic):
         write_run(tmp_path, synthetic.manifest(), synthetic.conditions(SUBJECT._replace(dataset="digits:3")))
 
 
+def test_two_attacks_of_one_size_stand_side_by_side(tmp_path, synthetic):
+    images = synthetic.images()
+    ends, options = ScoreBounds.exact(synthetic.scores(images)), {"norm": "l2", "eps": 0.1, "n": 0, "seed": 0}
+    rows = [attack_condition(SUBJECT, images, ends, method=name, **options) for name in ("pgd", "square")]
+    run = write_run(tmp_path, synthetic.manifest(), rows)
+    assert [c.method for c in run.of(SUBJECT, "attack")] == ["pgd", "square"]
+    with pytest.raises(InputError, match="only attacks have one"):
+        replace(clean_condition(SUBJECT, images, ends.lower, n=0, seed=0), method="pgd")
+
+
+def test_rows_from_before_attacks_had_names_are_read(synthetic):
+    old = to_table(synthetic.conditions(SUBJECT)).drop_columns(["method"])
+    assert {condition.method for condition in from_table(old)} == {""}
+
+
 def test_a_single_class_is_refused(synthetic):
     images = synthetic.images()
     with pytest.raises(InputError, match="both classes"):

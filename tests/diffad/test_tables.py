@@ -73,8 +73,25 @@ def test_intervals_are_rounded_outwards():
 
 
 def test_the_total_level_goes_before_the_convention_and_a_large_n_before_a_small_one():
-    rows = [{"alpha_kind": kind, "n": n} for kind, n in (("total", 10), ("per_image", 1000), ("total", 100))]
-    assert strongest(rows) == {"alpha_kind": "total", "n": 100}
+    levels = (("total", 10), ("per_image", 1000), ("total", 100))
+    rows = [{"condition": "certified", "alpha_kind": kind, "n": n} for kind, n in levels]
+    assert strongest(rows) == {"condition": "certified", "alpha_kind": "total", "n": 100}
+
+
+def test_of_several_attacks_the_one_that_came_furthest_speaks(run, tmp_path):
+    def by(method, c, factor):
+        moved = ScoreBounds(c.bounds.lower - factor, c.bounds.upper + factor)
+        return replace(c, method=method, bounds=moved)
+
+    attacks = [c for c in run.conditions if c.condition == "attack"]
+    more = [by(method, c, 0.1 * step) for c in attacks for step, method in enumerate(("pgd", "square"), 1)]
+    both = write_run(tmp_path / "both", run.manifest, [*run.conditions, *more])
+    rows = [row for row in auroc_table(both) if (row["norm"], row["radius"]) == ("l2", 0.1)]
+    found = strongest(rows, condition="attack", side="both")
+    assert found["method"] == "square"
+    assert found["auroc"] == min(row["auroc"] for row in rows if row["condition"] == "attack")
+    header = next(line for line in format_table(auroc_table(both)).splitlines() if "l2 radius" in line)
+    assert all(name in header for name in ("attacked: in", "pgd: in", "square: in"))
 
 
 def test_radii_are_written_as_people_do():
