@@ -34,6 +34,7 @@ from diffad.detector import Detector
 from diffad.drawn import clean_estimates, draw_store, report_invalid
 from diffad.levels import certify_levels
 from diffad.plan import Plan, smooth, subject_of
+from diffad.thresholds import calibrate
 
 # What needs no network; every certified table carries these rows (docs/certificates.md says why).
 BASELINES = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
@@ -68,9 +69,8 @@ def certify_split(
     smoothed = smooth(detector, plan, purifier, shard)
     subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
     store = partial(draw_store, store_folder, detector, split, smoothed, purifier, plan)
-    smoothed.calibrate(
-        split.calibration.images[: plan.calibration], plan.quantile, store=store("calibrate", "calibrate")
-    )
+    normals = split.calibration.images[: plan.calibration]
+    calibrate(smoothed, normals, plan, store("calibrate", "calibrate"))
     radii = sorted({0.0, *plan.radii})
     shared: dict[str, Any] = {"seed": plan.seed, "threshold": smoothed.threshold_}
     if plan.smoothing == "none":

@@ -20,6 +20,7 @@ from diffad.detector import Detector
 from diffad.drawn import clean_estimates, draw_store, report_invalid
 from diffad.plan import Plan, at_level, smooth, subject_of
 from diffad.subject import number_text
+from diffad.thresholds import calibrate_sum
 
 
 def smooth_levels(
@@ -76,7 +77,7 @@ def certify_levels(
         ]
 
     normals = split.calibration.images[: plan.calibration]
-    smoothed.calibrate(normals, plan.quantile, stores=stores("calibrate", "calibrate"))
+    calibrate_sum(smoothed, normals, plan, stores("calibrate", "calibrate"))
     draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), stores=stores("", "certify"))
     for level, scores in zip(smoothed.levels, draws, strict=True):
         report_invalid(scores, f"{detector.name} at sigma {level.sigma:g}")

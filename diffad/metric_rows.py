@@ -33,7 +33,8 @@ def auroc_table(run: Run) -> list[Row]:
     Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
     and alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound);
     infinite, the share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None
-    without one). Of these `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).
+    without one), and threshold_rule, how it was set (absent of runs that do not record it). Of these
+    `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).
     `*_interval` is the 95 % interval over the test images: DeLong's for auroc, Clopper-Pearson's for a rate
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
     The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
@@ -73,8 +74,8 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "condition": condition.condition,
         "norm": condition.norm,
         "radius": condition.radius,
-        "side": side,
         "method": condition.method,
+        "side": side,
         "n": condition.n,
         "seed": condition.seed,
         "alpha": condition.alpha,
@@ -86,6 +87,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         **{f"{name}_interval": _interval(values[name], count) for name, count in rates.items()},
         "infinite": infinite_share(condition),
         "threshold": threshold,
+        **({} if run.threshold_rule is None else {"threshold_rule": run.threshold_rule}),
     }
 
 

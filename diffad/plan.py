@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from certify.bounds import alpha_per_image
 from certify.checks import InputError, check_choice, check_device, check_positive, check_probability
@@ -16,6 +16,9 @@ from diffad.detector import Detector
 from diffad.registry import load_detector
 from diffad.subject import Subject, sum_of_levels
 
+Threshold: TypeAlias = Literal["quantile", "conformal"]
+THRESHOLDS: tuple[Threshold, ...] = ("quantile", "conformal")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,6 +30,7 @@ class Plan:
     from the same draws. `sigma` and `radii` are L2 in [0, 1] pixel units. `sigmas`, ascending, are the levels of a
     sum of percentiles (`diffad.levels`), the last of them `sigma`; empty for one level. With `adaptive` n is the
     most that an image may draw, and drawing ends where at most a share `tolerance` of a cell's pairs is undecided.
+    `threshold`, `threshold_radius` and `quantile` say how held-out normals set the threshold (`diffad.thresholds`).
     """
 
     smoothing: str
@@ -40,6 +44,8 @@ class Plan:
     confidence: ConfidenceMethod = "union"
     percentile: float = 0.5
     quantile: float = 0.9
+    threshold: Threshold = "quantile"
+    threshold_radius: float | None = None
     calibration: int = 50
     seed: int = 0
     batch_size: int = 250
@@ -69,6 +75,12 @@ class Plan:
             raise InputError(f"tolerance: got {self.tolerance}, need a share of the pairs in [0, 1)")
         check_probability(self.percentile, "percentile")
         check_probability(self.quantile, "quantile")
+        check_choice(self.threshold, THRESHOLDS, "threshold")
+        if (self.threshold == "conformal") != (self.threshold_radius is not None):
+            raise InputError(
+                "threshold: 'conformal' goes with --threshold_radius, the L2 size of the attacks under which its "
+                "false alarms are bounded, for example 0.1; the others go without"
+            )
         for name, least in (("n", 1), ("calibration", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: got {getattr(self, name)}, need at least {least}")

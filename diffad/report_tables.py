@@ -95,6 +95,8 @@ def rates_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
         "In brackets the 95 % Clopper-Pearson interval over the test images, for the rate as it stands. "
         "Certified rates are bounds: TPR at least, FPR at most. The threshold comes from held-out normal images."
     )
+    rule = next((row["threshold_rule"] for row in rows if row.get("threshold_rule")), None)
+    note += "" if rule is None else f" It is set by {rule}."
     return page.folded("Rates at thresholds", "".join(parts) + page.paragraph(note, "note"))
 
 
@@ -110,7 +112,7 @@ def _rate(row: Row, name: str) -> str:
     interval = row[f"{name}_interval"]
     if interval is None:
         return MISSING
-    return f"{cell_text(row, name)} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return f"{cell_text(row, name)} {interval_text(interval)}"
 
 
 def defects_html(run: Run) -> str:

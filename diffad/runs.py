@@ -32,6 +32,19 @@ class Run:
         learnt = tuple(subject for subject in self.subjects if subject.detector not in NETWORK_FREE)
         return learnt or self.subjects
 
+    @property
+    def threshold_rule(self) -> str | None:
+        """How `certify` set the thresholds of this folder, all in one way; None where it does not say."""
+        for entry in self.manifest["commands"]:
+            config = entry["config"]
+            if entry["command"] == "certify" and "threshold" in config:
+                if config["threshold"] == "quantile":
+                    return f"quantile {config['quantile']:g} of the scores of held-out normals"
+                level = f"{1 - config['quantile']:g} + {config['alpha_per_image']:g}"
+                attacks = f"under L2 attacks up to {config['threshold_radius']:g}"
+                return f"conformal: further normals are flagged at a rate of at most {level} {attacks}"
+        return None
+
     def threshold(self, subject: Subject) -> float | None:
         """The calibrated threshold of a subject; any of its conditions may hold it."""
         own = (c.threshold for c in self.conditions if c.subject.score == subject.score)

@@ -11,16 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
-from certify.certificate import percentile_scores
 from certify.log import image_digest
 from certify.noise import to_grid
-from certify.smoothing import SmoothedDetector, threshold_rank
+from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
-from certify.types import FloatArray
 from diffad.claims import Claim
 from diffad.conditions import ImageTable, TestedImages
 from diffad.plan import Plan
 from diffad.stored import stored_draws
+from diffad.thresholds import calibrate, threshold_of_draws
 from diffad.verification import TOLERANCE, Check, agreement
 
 
@@ -53,8 +52,10 @@ def different_image(rows: TestedImages, expected: TestedImages) -> str | None:
     return None
 
 
-def check_threshold(claim: Claim, store: ScoreStore, normals: Tensor) -> Check:
+def check_threshold(claim: Claim, store: ScoreStore, normals: Tensor, lipschitz: float) -> Check:
     """Derive the calibrated threshold from the stored draws of the held-out normals (images, c, h, w).
+
+    `lipschitz` is the constant of the certificate, which a conformal threshold rests on.
 
     The draws must be those of the first `calibration` normals, no more and no fewer: who may choose which of them
     count chooses the threshold.
@@ -66,8 +67,7 @@ def check_threshold(claim: Claim, store: ScoreStore, normals: Tensor) -> Check:
             return Check(name, "failed", wrong)
     for condition, plan in claim.rows:
         indices = range(len(calibrating(plan, normals)))
-        scores = percentile_scores(stored_draws(store, indices, condition.n), plan.percentile)
-        derived = threshold_of(scores, plan)
+        derived = threshold_of_draws(stored_draws(store, indices, condition.n), plan, lipschitz)
         if derived != condition.threshold:
             return Check(
                 name, "failed", f"{condition.name}: stored {condition.threshold!r}, derived {derived!r}"
@@ -84,7 +84,7 @@ def check_exact_threshold(claim: Claim, smoothed: SmoothedDetector, normals: Ten
             continue  # clean rows of an attack; they have none
         if plan not in derived:
             chosen = calibrating(plan, normals)
-            derived[plan] = threshold_of(smoothed.score(chosen, range(len(chosen))), plan)
+            derived[plan] = calibrate(smoothed, chosen, plan)
         stored = np.nan if condition.threshold is None else condition.threshold
         same = same and derived[plan] == stored
         if not np.isclose(derived[plan], stored, rtol=TOLERANCE, atol=0.0):
@@ -97,11 +97,6 @@ def check_exact_threshold(claim: Claim, smoothed: SmoothedDetector, normals: Ten
 def calibrating(plan: Plan, normals: Tensor) -> Tensor:
     """Return the held-out normals that set the threshold of a plan."""
     return normals[: plan.calibration]
-
-
-def threshold_of(scores: FloatArray, plan: Plan) -> float:
-    """Return the threshold that scores (images,) of held-out normals give."""
-    return float(np.sort(scores)[threshold_rank(len(scores), plan.quantile) - 1])
 
 
 def other_normals(store: ScoreStore, normals: Tensor, grid: bool) -> str | None:

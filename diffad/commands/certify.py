@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from certify import console
 from certify.bounds import all_infinite, max_radius
@@ -71,6 +72,7 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         {
             **asdict(config),
             **{"smoothing": plan.smoothing, "sigma": plan.sigma, "sigmas": plan.sigmas},
+            "threshold_radius": plan.threshold_radius,
             "arguments": detector.config(),
             "lipschitz": {detector.name: lipschitz_term(detector, plan.smoothing)},
         },
@@ -93,6 +95,10 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
     return folder
 
 
+# What runs of versions that did not record these options were certified with.
+OLDER: dict[str, Any] = {"sigmas": [], "threshold": "quantile", "threshold_radius": None}
+
+
 def refuse_other_options(folder: Path, config: CertifyConfig, plan: Plan) -> None:
     """Refuse a folder that holds certificates under other options: their rows would stand in one table.
 
@@ -100,11 +106,11 @@ def refuse_other_options(folder: Path, config: CertifyConfig, plan: Plan) -> Non
     """
     if not (folder / MANIFEST).is_file():
         return
-    now_asked = {**asdict(config), "sigmas": list(plan.sigmas)}
+    now_asked = {**asdict(config), "sigmas": list(plan.sigmas), "threshold_radius": plan.threshold_radius}
     for entry in read_run(folder).manifest["commands"]:
         before = entry["config"] if entry["command"] == "certify" else {}
         names = [*FIXED, "sigmas", *(["radii"] if config.joint else [])]
-        before = {"sigmas": [], **before} if before else {}  # runs of older versions had one level
+        before = {**OLDER, **before} if before else {}
         changed = [name for name in names if name in before and before[name] != now_asked[name]]
         if changed:
             words = "; ".join(

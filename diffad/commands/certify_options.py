@@ -7,7 +7,7 @@ from typing import Literal
 
 from certify.checks import InputError
 from diffad.detector import Detector
-from diffad.plan import Plan, default_smoothing
+from diffad.plan import Plan, Threshold, default_smoothing
 from diffad.sources import NoiseOptions, noise_levels, parse_radii
 
 # What every certificate of one folder has in common; radii may be added, each is a statement of its own.
@@ -16,6 +16,8 @@ FIXED = (
         "n",
         "percentile",
         "quantile",
+        "threshold",
+        "threshold_radius",
         "alpha",
         "alpha_per_image",
         "joint",
@@ -49,6 +51,11 @@ class CertifyConfig(NoiseOptions):
     further images like these (docs/certificates.md)."""
     quantile: float = 0.9
     """The threshold is this quantile of the smoothed scores of held-out normals."""
+    threshold: Threshold = "quantile"
+    """How held-out normals set it: `quantile` bounds false alarms at 1 - quantile without an attacker; `conformal`
+    bounds them under attacks up to --threshold_radius too, by the certified upper bounds."""
+    threshold_radius: str | None = None
+    """L2 radius of --threshold conformal; fractions allowed."""
     baselines: bool = True
     """Add the network-free rows: pixel_mean, pca, pixel_nn, patch_nn, closed_form."""
     closed_form: bool = True
@@ -69,6 +76,7 @@ class CertifyConfig(NoiseOptions):
 
 def plan_of(config: CertifyConfig) -> Plan:
     """Return the plan as the options give it; `smoothing` is empty and `sigma` None where they leave it open."""
+    radius = None if config.threshold_radius is None else one_radius(config.threshold_radius)
     sigmas = () if config.sigma is None else noise_levels(config.sigma, "--sigma")
     return Plan(
         smoothing=config.smoothing or "",
@@ -82,6 +90,8 @@ def plan_of(config: CertifyConfig) -> Plan:
         confidence=config.confidence,
         percentile=config.percentile,
         quantile=config.quantile,
+        threshold=config.threshold,
+        threshold_radius=radius,
         seed=config.seed,
         batch_size=config.batch_size,
         images_per_batch=config.images_per_batch,
@@ -91,6 +101,14 @@ def plan_of(config: CertifyConfig) -> Plan:
         compile=config.compile,
         device=config.device,
     )
+
+
+def one_radius(text: str) -> float:
+    """Read one L2 radius, such as 0.1 or 8/255."""
+    radii = parse_radii(text, "--threshold_radius")
+    if len(radii) != 1:
+        raise InputError(f"--threshold_radius: got {text!r}, need one radius")
+    return radii[0]
 
 
 def complete(plan: Plan, detector: Detector) -> Plan:

@@ -15,6 +15,7 @@ from certify.text import floor_text
 from certify.types import FloatArray
 from diffad.data import DataSplit
 from diffad.plan import Plan
+from diffad.rates_table import format_rates
 from diffad.tables import format_table
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -51,6 +52,9 @@ def show(
         print(json.dumps({"folder": str(folder), **found}))
         return
     print(format_table(rows))
+    rates = format_rates(rows)
+    if rates:
+        print("\n" + rates)
     if linf:
         pairs = ", ".join(f"{radius} holds {floor_text(value, 5)}" for radius, value in linf.items())
         print(f"\nLinf reading (r / sqrt(d), the largest Linf ball inside the L2 ball): {pairs}")

@@ -167,19 +167,22 @@ def _checks_under_noise(
     constant = declared if declared is not None else recorded_lipschitz(run, claim.subject.detector)
     if claim.subject.smoothing != "reference":
         constant = 0.0
+    unknown = f"its constant L is not known: {rebuilt.reason}"
     if constant is None:
-        yield Check(
-            f"bounds of {claim.name}", "not checked", f"its constant L is not known: {rebuilt.reason}"
-        )
+        yield Check(f"bounds of {claim.name}", "not checked", unknown)
     else:
         yield _or_not(f"bounds of {claim.name}", lambda: check_bounds(claim, store, constant))
     if calibration is None:
         yield Check(f"threshold of {claim.name}", "not checked", "the run holds no draws of held-out normals")
     elif split is None:
         yield Check(f"threshold of {claim.name}", "not checked", sources.problem)
+    elif constant is None:
+        yield Check(f"threshold of {claim.name}", "not checked", unknown)
     else:
         normals = split.calibration.images
-        yield _or_not(f"threshold of {claim.name}", lambda: check_threshold(claim, calibration, normals))
+        yield _or_not(
+            f"threshold of {claim.name}", lambda: check_threshold(claim, calibration, normals, constant)
+        )
     if smoothed is None or split is None:
         yield Check(f"redraw of {claim.name}", "not checked", rebuilt.reason)
         return
