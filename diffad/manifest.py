@@ -99,6 +99,7 @@ def build_manifest(
     device: str = "cpu",
     world_size: int = 1,
     argv: Sequence[str] = (),
+    attacks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Manifest of one finished command.
 
@@ -112,6 +113,7 @@ def build_manifest(
         device: where the forward passes ran.
         world_size: number of processes that really took part.
         argv: the words typed, to repeat the command.
+        attacks: from `attack_record`, one for each attacked condition.
 
     """
     portable = without_paths(dict(config))
@@ -129,6 +131,7 @@ def build_manifest(
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
         "seconds": round((finished - started).total_seconds(), 1),
+        **({"attacks": [dict(record) for record in attacks]} if attacks else {}),
     }
     return {"format": FORMAT, "data": dict(data), "detectors": dict(detectors), "commands": [entry]}
 

@@ -29,6 +29,7 @@ from diffad.attacks.objective import (
 from diffad.attacks.result import AttackResult
 from diffad.attacks.search import Material
 from diffad.attacks.smoothed import SmoothedTarget
+from diffad.attacks.surrogates import named_objective, surrogate_names
 from diffad.attacks.target import Target
 from diffad.attacks.threat import ThreatModel
 
@@ -120,7 +121,7 @@ class Case:
             [names[row] for row in kept],
             part,
             result,
-            {**_repeat(result, budget), "batch_size": batch_size, "device": device, **settings},
+            {**_repeat(result, target, budget), "batch_size": batch_size, "device": device, **settings},
             references,
         )
         return case._estimated_again() if target.noisy else case
@@ -199,12 +200,20 @@ class Case:
     @cached_property
     def objective(self) -> Objective:
         """What the attack differentiates."""
-        given = self.settings.get("objective")
+        given = self.settings["objective"]
         if isinstance(given, Objective):
             return given
+        if isinstance(given, str):
+            return named_objective(self.target, given, **self.draws)
         if given is not None:
             return ScoreObjective(given, getattr(given, "__name__", "given"), exact=False)
-        return self.target.objective(eot=self.settings.get("eot", 16), seed=0, first_chunk=0, steps=1)
+        return self.target.objective(**self.draws)
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """The arguments of an objective whose draws are those of the attack."""
+        steps, eot = self.settings["steps"] or 1, self.settings.get("eot", 16)
+        return {"eot": eot, "seed": self.settings["seed"], "first_chunk": 0, "steps": steps}
 
     @property
     def rows(self) -> Rows:
@@ -233,7 +242,7 @@ def _part(result: AttackResult, kept: IntArray) -> AttackResult:
     )
 
 
-def _repeat(result: AttackResult, budget: Budget) -> dict[str, Any]:
+def _repeat(result: AttackResult, target: Target, budget: Budget) -> dict[str, Any]:
     """Return the options of `attack` that repeat a result, cut to a budget; those that a preset stands for."""
     name, info = str(result.info["attack"]), result.info
     method = PRESETS[name].method if name in PRESETS else name
@@ -245,4 +254,6 @@ def _repeat(result: AttackResult, budget: Budget) -> dict[str, Any]:
     if budget.restarts is not None:
         restarts = min(restarts, budget.restarts)
     options = {"method": method, "steps": steps, "restarts": restarts, "seed": int(info.get("seed", 0))}
-    return {**options, **({"eot": int(info["eot"])} if "eot" in info else {}), "material": Material()}
+    surrogate = info.get("objective") if info.get("objective") in surrogate_names(target) else None
+    eot = {"eot": int(info["eot"])} if "eot" in info else {}
+    return {**options, **eot, "objective": surrogate, "material": Material()}

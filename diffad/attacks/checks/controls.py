@@ -118,7 +118,7 @@ def detached(score: ScoreFunction) -> ScoreFunction:
     """Replace the gradient by one that has nothing to do with the score."""
 
     def cut(points: Tensor) -> Tensor:
-        misleading: Tensor = torch.sin(1000 * points).flatten(1).sum(1)
+        misleading = torch.sin(1000 * points).flatten(1).sum(1)
         return score(points.detach()) + (misleading - misleading.detach())
 
     return cut
@@ -149,7 +149,8 @@ def nearest_distance(prototypes: Tensor) -> ScoreFunction:
 
     def score(points: Tensor) -> Tensor:
         differences = points[:, None] - prototypes.to(points)[None]
-        return torch.linalg.vector_norm(differences.flatten(2), dim=2).amin(1)
+        distances: Tensor = torch.linalg.vector_norm(differences.flatten(2), dim=2)
+        return distances.amin(1)
 
     return score
 

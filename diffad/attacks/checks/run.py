@@ -25,6 +25,7 @@ from diffad.attacks.checks.rivals import (
     check_trace,
 )
 from diffad.attacks.checks.scores import check_batches, check_determinism, check_saturation
+from diffad.attacks.checks.shapes import check_shapes
 from diffad.attacks.result import AttackResult
 
 
@@ -53,6 +54,7 @@ CHECKS: dict[str, Check] = {
     "closed_form": Check(check_closed_form, mandatory=False, each_radius=False),
     "masked_controls": Check(check_masked_controls, mandatory=False, each_radius=False),
     "trace": Check(check_trace, mandatory=False, each_radius=True),
+    "shapes": Check(check_shapes, mandatory=False, each_radius=True),
     "eight_bits": Check(check_eight_bits, mandatory=False, each_radius=True),
 }
 
