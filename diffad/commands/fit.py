@@ -23,7 +23,7 @@ class FitConfig:
     """Fit a Lipschitz score or the closed-form denoiser; pca and patch_nn choose their option on validation data."""
 
     detector: str = "pixel_nn"
-    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, or generated_nn (with --generator)."""
+    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), zarnd (with --backbone)."""
     data: str | None = None
     """None: digits, or what the generator was trained on."""
     normal_class: str | None = None
@@ -36,6 +36,18 @@ class FitConfig:
     """Images it draws."""
     generator_sigmas: str = "4,2,1,0.5,0.25,0.12"
     """Noise of its steps, falling, [0, 1] pixel units; within what it was trained on."""
+    backbone: str | None = None
+    """Folder of the network whose features zarnd compares (`diffad backbones convert`, `diffad.backbones.train`)."""
+    k: int = 2
+    """Neighbours of zarnd."""
+    normalize: bool = False
+    """Features of zarnd at length 1, as in its published code."""
+    squared: bool = False
+    """Squared distances in zarnd, as in its published code."""
+    layers: str = "features"
+    """Layers of the backbone whose features zarnd joins, comma separated."""
+    bank_size: int | None = None
+    """Normals that zarnd keeps, chosen to cover the others; None: all."""
     seed: int = 0
     """Of the fit and, without a generator, of the split."""
     output_dir: str | None = None
@@ -58,8 +70,11 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     """Fit, calibrate and save."""
     if config.detector == "diffusion":
         raise InputError("--detector: a diffusion detector is trained by `accelerate launch train_ddpm.py`")
+    for option, owner in (("generator", "generated_nn"), ("backbone", "zarnd")):
+        if getattr(config, option) is not None and config.detector != owner:
+            raise InputError(f"--{option}: {config.detector} takes none; use --detector {owner}")
     started = now()
-    split, detector = fitted_on_samples(config) if config.generator else fitted(config)
+    split, detector = _FITS.get(config.detector, fitted)(config)
     count = len(split.calibration)
     detector.calibrate(split.calibration.images, quantile=min(0.95, count / (count + 1)))
     folder = config.output_dir or f"runs/{config.detector}"
@@ -77,19 +92,38 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     print(folder)
 
 
-def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:
-    """Return the data and the detector fitted on its training images."""
+def _split(config: FitConfig) -> DataSplit:
     data = config.data or "digits"
     normal = default_class(data, config.normal_class)
-    split = load_data(data, normal_class=normal, resolution=config.resolution, seed=config.seed)
-    radii = parse_radii(config.radii)
+    return load_data(data, normal_class=normal, resolution=config.resolution, seed=config.seed)
+
+
+def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:
+    """Return the data and the detector fitted on its training images."""
+    split, radii = _split(config), parse_radii(config.radii)
     return split, fit_baseline(config.detector, split.train.images, split.validation, radii, seed=config.seed)
+
+
+def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
+    """Return the data and ZARND on the features of its training images."""
+    from diffad.backbones import load_backbone
+    from diffad.zarnd import Zarnd
+
+    if config.backbone is None:
+        raise InputError(
+            "--backbone: zarnd needs the folder of a network, see `diffad backbones convert --help`"
+        )
+    options = {name: getattr(config, name) for name in ("k", "normalize", "squared", "bank_size")}
+    layers = [layer.strip() for layer in config.layers.split(",") if layer.strip()]
+    detector = Zarnd.from_backbone(load_backbone(config.backbone), layers=layers, **options)
+    split = _split(config)
+    return split, detector.fit(split.train.images, seed=config.seed)
 
 
 def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data that the generator was trained on and the detector fitted on it and on its samples."""
-    if config.detector != "generated_nn":
-        raise InputError(f"--generator: {config.detector} takes none; use --detector generated_nn")
+    if config.generator is None:
+        raise InputError("--generator: generated_nn needs the folder of a trained diffusion detector")
     if (config.data, config.normal_class, config.resolution) != (None, None, None):
         raise InputError(
             "--generator: it was trained on its own data; leave --data, --normal_class, --resolution out"
@@ -103,3 +137,6 @@ def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
     detector = GeneratedNN(generated=config.generated, sigmas=levels).attach(generator)
     console.say(f"drawing {config.generated} images of {split.name} in {len(levels)} steps each")
     return split, detector.fit(split.train.images, seed=config.seed)
+
+
+_FITS = {"generated_nn": fitted_on_samples, "zarnd": fitted_on_features}

@@ -87,7 +87,10 @@ class Zarnd(Detector):
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Return the features (b, d) that distances are measured between; differentiable."""
         if self.backbone is None:
-            raise InputError("zarnd: has no backbone; use Zarnd.from_backbone(load_backbone(FOLDER))")
+            raise InputError(
+                "zarnd: has no backbone; use Zarnd.from_backbone(load_backbone(FOLDER)), or "
+                "`diffad fit --detector zarnd --backbone FOLDER`"
+            )
         if self.layers == [FEATURES]:
             found = self.backbone.features(images)
         else:

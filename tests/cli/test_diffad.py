@@ -12,6 +12,7 @@ from PIL import Image
 from certify import console
 from certify.cli import main as certify
 from diffad import load_detector
+from diffad.backbones import Backbone, ResNet
 from diffad.cli import COMMANDS, main
 from diffad.data import load_data
 from diffad.results import read_run
@@ -93,7 +94,19 @@ def test_fit_takes_the_samples_of_a_diffusion_model(trained, capsys) -> None:
     assert "need a diffusion" in refused(
         ["fit", "--detector", "generated_nn", "--generator", "runs/nn"], capsys
     )
-    assert "has no generator" in refused(["fit", "--detector", "generated_nn"], capsys)
+    assert "needs the folder of a trained diffusion" in refused(["fit", "--detector", "generated_nn"], capsys)
+
+
+def test_zarnd_is_fitted_on_the_features_of_a_backbone(capsys) -> None:
+    arguments = {"width": 4, "blocks": [1, 1]}
+    Backbone(ResNet(width=4, blocks=(1, 1)), arch="resnet", arguments=arguments).save_pretrained("backbone")
+    argv = ["fit", "--detector", "zarnd", "--backbone", "backbone", "--k", "3", "--normalize"]
+    assert main([*argv, "--output_dir", "runs/zarnd"]) == console.DONE
+    assert capsys.readouterr().out == "runs/zarnd\n"
+    detector = load_detector("runs/zarnd")
+    assert (detector.config()["k"], detector.config()["normalize"]) == (3, True)
+    assert "needs the folder of a network" in refused(["fit", "--detector", "zarnd"], capsys)
+    assert "pca takes none" in refused(["fit", "--detector", "pca", "--backbone", "backbone"], capsys)
 
 
 def test_fit_sends_networks_to_the_training(capsys) -> None:
