@@ -22,7 +22,6 @@ from certify.console import run as run_command
 from certify.console import say
 from certify.files import write_json
 from diffad.data import DataSplit, load_data
-from diffad.diffusion.augment import augment
 from diffad.diffusion.config import AFTER_TRAINING, TrainConfig, parse_arguments
 from diffad.diffusion.finish import finish
 from diffad.diffusion.grids import SHOWN_SIGMAS, draw_grids
@@ -30,6 +29,7 @@ from diffad.diffusion.model import Denoiser
 from diffad.diffusion.schedule import sigmas_of_schedule, timestep_for_sigma
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.training import WEIGHTS, BatchLoss, Training, key, run, start_run
+from diffad.training.augment import augment
 
 
 def train(config: TrainConfig) -> Path:

@@ -76,7 +76,7 @@ class TrainingOptions:
     resume_from_checkpoint: str | None = "latest"
     """A checkpoint folder, `latest` (a fresh start if there is none yet), or None."""
     save_images_steps: int = 0
-    """Draw the grids of images every so many steps; 0: at the end only."""
+    """Look at the averaged network (grids of images, accuracy) every so many steps; 0: at the end only."""
     logging_steps: int = 10
     """Steps between two lines of log.jsonl, each the mean over them."""
     logger: Literal["none", "tensorboard"] = "none"

@@ -1,7 +1,7 @@
 import torch
 
-from diffad.diffusion.augment import augment
 from diffad.diffusion.config import TrainConfig
+from diffad.training.augment import augment
 
 
 def generator() -> torch.Generator:

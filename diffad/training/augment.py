@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffad.diffusion.config import TrainConfig
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """The options that say how images are varied; configurations of trainings have them."""
+
+    @property
+    def random_flip(self) -> bool:
+        """Mirror half of the images left to right."""
+
+    @property
+    def random_vertical_flip(self) -> bool:
+        """Mirror half of the images top to bottom."""
+
+    @property
+    def random_shift(self) -> int:
+        """Shift each image by up to so many pixels along each axis; the border is repeated."""
 
 
 def augment(
-    images: Float[Tensor, "b c h w"], config: TrainConfig, generator: torch.Generator
+    images: Float[Tensor, "b c h w"], config: Augmentation, generator: torch.Generator
 ) -> Float[Tensor, "b c h w"]:
     """Return the images flipped and shifted as `config` says, each by its own draw."""
     if config.random_flip:

@@ -1,0 +1,68 @@
+"""Attacked images to train on: ascent on a loss within the threat, every draw from a given generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffad.attacks.threat import ThreatModel
+
+# images (b, c, h, w) -> the loss of each (b,), what an attack raises
+Losses = Callable[[Tensor], Tensor]
+
+
+def ball_start(
+    clean: Float[Tensor, "b c h w"], threat: ThreatModel, generator: torch.Generator
+) -> Float[Tensor, "b c h w"]:
+    """Return a uniform draw from the ball around each image, brought into [0, 1]."""
+    if threat.norm == "linf":
+        uniform = torch.rand(clean.shape, generator=generator, device=clean.device)
+        return threat.project(clean + threat.eps * (2.0 * uniform - 1.0), clean)
+    direction = torch.randn(clean.shape, generator=generator, device=clean.device)
+    length = direction.flatten(1).norm(dim=1)
+    radius = torch.rand(len(clean), generator=generator, device=clean.device) ** (1.0 / clean[0].numel())
+    scale = threat.eps * radius / length
+    return threat.project(clean + scale[:, None, None, None] * direction, clean)
+
+
+def ascend(
+    losses: Losses,
+    start: Float[Tensor, "b c h w"],
+    clean: Float[Tensor, "b c h w"],
+    threat: ThreatModel,
+    sizes: Sequence[float],
+) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yield the point behind each step of projected gradient ascent (Madry et al. 2018); no graph is kept."""
+    points = start.detach()
+    for size in sizes:
+        points.requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(losses(points).sum(), points)
+        points = threat.project(points.detach() + size * threat.ascent(gradient), clean).detach()
+        yield points
+
+
+def last(points: Iterator[Tensor]) -> Tensor:
+    """Return the last point of an ascent."""
+    *_, end = points
+    return end
+
+
+def constant_steps(eps: float, steps: int) -> list[float]:
+    """Return `steps` steps of 2.5 eps / steps, the rule of the literature."""
+    return [2.5 * eps / steps] * steps
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a while: crafting neither reads nor moves batch statistics."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
