@@ -6,9 +6,11 @@
 | `checkpointed` | R                | exact; each step of a chain is recomputed on the way back, which saves memory |
 | `1_shot`, ...  | a shorter chain  | exact, of the surrogate process (Lee & Kim, ICCV 2023)                       |
 | `bpda`         | R                | identity (BPDA, Athalye et al., ICML 2018)                                   |
+| `bpda_constant`| R                | zero: the reconstruction is taken for a constant                             |
 
-The identity is a floor: a defence that holds against it alone has shown nothing. Whatever is differentiated, what it
-finds is judged by R itself.
+A score of R alone (purify, then detect) gets nothing from the constant, and a score of the residual x - R nothing from
+the identity, which cancels: each is offered where it says something. Both are a floor: a defence that holds against
+them alone has shown nothing. Whatever is differentiated, what it finds is judged by R itself.
 """
 
 from __future__ import annotations
@@ -26,17 +28,21 @@ Run: TypeAlias = Callable[..., Tensor]  # calls a step of a chain: `run`, or `ru
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A purifier that offers its reconstruction with other gradients."""
+    """A purifier that offers more than its reconstruction and the approximations of its gradient."""
 
     def processes(self) -> dict[str, Reconstruct]:
         """Return reconstructions (noisy, sigma) -> images by name."""
 
 
-def processes_of(purifier: Any) -> dict[str, Reconstruct]:
-    """Return what a purifier offers beside its `reconstruct`; at least `bpda`."""
-    if isinstance(purifier, Differentiable):
-        return purifier.processes()
-    return {"bpda": straight_through(purifier.reconstruct)}
+def processes_of(purifier: Any, *, residual: bool) -> dict[str, Reconstruct]:
+    """Return what may be differentiated in the place of `purifier.reconstruct`, by name.
+
+    `residual` says that the score compares the image with its reconstruction.
+    """
+    offered = purifier.processes() if isinstance(purifier, Differentiable) else {}
+    if residual:
+        return {"bpda_constant": held_constant(purifier.reconstruct), **offered}
+    return {"bpda": straight_through(purifier.reconstruct), **offered}
 
 
 def straight_through(reconstruct: Reconstruct) -> Reconstruct:
@@ -46,6 +52,16 @@ def straight_through(reconstruct: Reconstruct) -> Reconstruct:
         with torch.no_grad():
             moved = reconstruct(noisy, sigma) - noisy
         return noisy + moved
+
+    return forward
+
+
+def held_constant(reconstruct: Reconstruct) -> Reconstruct:
+    """Return the same function without a gradient: it reads no more than the clean reference then."""
+
+    def forward(noisy: Tensor, sigma: float) -> Tensor:
+        with torch.no_grad():
+            return reconstruct(noisy, sigma)
 
     return forward
 

@@ -107,7 +107,7 @@ def purified(
         sigma,
         noise,
         {name: partial(_score_alone, function, clip) for name, function in own.items()},
-        processes_of(purifier),
+        processes_of(purifier, residual=False),
     )
 
 

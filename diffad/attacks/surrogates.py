@@ -121,7 +121,7 @@ def _bases(level: SmoothedDetector) -> dict[str, NoisyScore]:
     if way == "input":
         return {name: partial(_input, score_function(one)) for name, one in scores.items()}
     purifier = detector if level.purifier is None else level.purifier
-    processes = processes_of(purifier)
+    processes = processes_of(purifier, residual=way != "denoise")
     if way == "sure":
         return {name: partial(_sure, one, sigma) for name, one in processes.items()}
     combine: Callable[..., Tensor] = _denoise if way == "denoise" else _reference

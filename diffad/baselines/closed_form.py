@@ -84,8 +84,9 @@ class ClosedForm(Detector):
 
     def surrogates(self) -> dict[str, ScoreFunction]:
         """Return `mean_draws`, the mean over the draws instead of the median, and other gradients of it."""
+        processes = processes_of(self, residual=True)
         mean = ReconstructionScore(
-            self.score_pair, self.reconstruct, self.sigma, self.noise, processes=processes_of(self)
+            self.score_pair, self.reconstruct, self.sigma, self.noise, processes=processes
         )
         return {"mean_draws": mean, **mean.surrogates()}
 

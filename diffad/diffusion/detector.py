@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from certify.checks import InputError, check_choice, check_positive
 from certify.types import ScoreFunction
-from diffad.attacks.gradients import Reconstruct
+from diffad.attacks.gradients import Reconstruct, processes_of
 from diffad.attacks.reconstruction import ReconstructionScore
 from diffad.attacks.summaries import MAP_SUMMARIES
 from diffad.detector import Detector
@@ -261,7 +261,7 @@ class DiffusionDetector(Detector):
     # ---- what an attack may differentiate instead
 
     def processes(self) -> dict[str, Reconstruct]:
-        """Return `reconstruct` with other gradients, and with fewer shots (`Purifier.processes`)."""
+        """Return `reconstruct` checkpointed, and with fewer shots (`Purifier.processes`)."""
         if self.purifier is None:
             raise InputError("DiffusionDetector: no network; use from_pretrained or from_denoiser")
         return self.purifier.processes()
@@ -269,10 +269,10 @@ class DiffusionDetector(Detector):
     def surrogates(self) -> dict[str, ScoreFunction]:
         """Return the score with other summaries of its map, and with other gradients of the reconstruction."""
         pairs = {name: partial(self._summarise, summary) for name, summary in MAP_SUMMARIES.items()}
-        score = ReconstructionScore(
-            self.score_pair, self.reconstruct, self.sigma, self.noise_, pairs, self.processes()
-        )
-        return score.surrogates()
+        processes = processes_of(self, residual=True)
+        return ReconstructionScore(
+            self.score_pair, self.reconstruct, self.sigma, self.noise_, pairs, processes
+        ).surrogates()
 
     def _summarise(
         self, summary: Callable[[Tensor], Tensor], reference: Tensor, reconstruction: Tensor

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from certify.checks import InputError
-from diffad.attacks.gradients import Reconstruct, Run, run, run_checkpointed, straight_through
+from diffad.attacks.gradients import Reconstruct, Run, run, run_checkpointed
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.schedule import timestep_for_sigma
 
@@ -36,10 +36,9 @@ class Purifier(nn.Module):
         return self._reconstruct(noisy, sigma, run)
 
     def processes(self) -> dict[str, Reconstruct]:
-        """Return `reconstruct` with other gradients, and with fewer shots, by name (`diffad.attacks.gradients`)."""
+        """Return `reconstruct` checkpointed, and with fewer shots, by name (`diffad.attacks.gradients`)."""
         fewer = {f"{shots}_shot" + "s" * (shots > 1): shots for shots in FEWER_SHOTS if shots < self.shots}
         return {
-            "bpda": straight_through(self.reconstruct),
             "checkpointed": partial(self._reconstruct, run=run_checkpointed),
             **{name: self._with_shots(shots).reconstruct for name, shots in fewer.items()},
         }

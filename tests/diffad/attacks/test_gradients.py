@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffad.attacks.gradients import processes_of, run_checkpointed, straight_through
+from diffad.attacks.gradients import held_constant, processes_of, run_checkpointed, straight_through
 
 POINTS = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -45,10 +45,22 @@ def test_a_checkpointed_step_is_computed_again_with_the_same_gradient():
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_any_purifier_offers_bpda_and_more_if_it_says_so():
+def test_any_purifier_offers_an_approximation_and_more_if_it_says_so():
     class Chain(Wavy):
         def processes(self):
             return {"half": lambda noisy, sigma: noisy / 2}
 
-    assert set(processes_of(Wavy())) == {"bpda"}
-    assert set(processes_of(Chain())) == {"half"}
+    assert set(processes_of(Wavy(), residual=False)) == {"bpda"}
+    assert set(processes_of(Wavy(), residual=True)) == {"bpda_constant"}
+    assert set(processes_of(Chain(), residual=False)) == {"bpda", "half"}
+
+
+def test_the_residual_has_no_gradient_under_the_identity_and_that_of_the_image_under_a_constant():
+    def residual(process):
+        return lambda points, sigma: points - process(points, sigma)
+
+    values, found = gradient(residual(straight_through(Wavy().reconstruct)), POINTS)
+    torch.testing.assert_close(found, torch.zeros_like(found))
+    same, found = gradient(residual(held_constant(Wavy().reconstruct)), POINTS)
+    torch.testing.assert_close(same, values)
+    torch.testing.assert_close(found, 2 * values)
