@@ -10,6 +10,7 @@ target (what is reported) judges the outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from certify.sampler import check_indices
 from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray, ScoreFunction
+from diffad.attacks.ensemble import run_members
+from diffad.attacks.features import complete_references
 from diffad.attacks.job import Found, Job, target_identity
-from diffad.attacks.methods import ATTACKS, find_preset
+from diffad.attacks.methods import ATTACKS, ENSEMBLES, find_preset, member_steps
 from diffad.attacks.objective import (
     IntArray,
     Objective,
@@ -87,13 +90,15 @@ def attack(
         images: (n, c, h, w) in [0, 1]; `labels` (n,) 0 normal, 1 anomalous; `indices` name them (default 0, 1, ...)
             and key all randomness.
         norm, eps: the threat, eps in [0, 1] pixel units of these images, or text such as "8/255".
-        method: a name of ATTACKS or PRESETS; `steps` gradient steps, or queries of a method without gradients
-            (None: those of the method).
+        method: a name of ATTACKS, ENSEMBLES or PRESETS; `steps` gradient steps, or queries of a method without
+            gradients (None: those of the method). In an ensemble such a member has ten queries a step.
         restarts: the first starts at the clean image or at the points of `previous`, a result at a smaller eps,
             whose points stay candidates; the others at random points.
         eot: fresh draws of the noise a step, where there is noise.
         objective: what to differentiate instead of the target: the name of a surrogate that the detector offers
             (`attacks.surrogates`), a function of images, or an `Objective`. What it finds is judged by the target.
+        material: what the attacker knows beside the detector: other images to start from (default: the attacked
+            ones), features, the sources of a transfer.
         clean_scores: (n,) known clean scores of this very target, to save their evaluation.
         batch_size, device: of a plain score; a smoothed detector has its own (`batch_size` noisy images, that is
             batch_size / eot images).
@@ -105,12 +110,32 @@ def attack(
     clean and attacked images, and the worse of the two is kept.
     Raises InputError for inputs out of range, a method that cannot be used here, or a score that is not finite.
     """
+    if method in ENSEMBLES:
+        member = partial(
+            attack,
+            detector,
+            images,
+            labels,
+            norm=norm,
+            eps=eps,
+            restarts=restarts,
+            eot=eot,
+            seed=seed,
+            objective=objective,
+            indices=indices,
+            material=material,
+            batch_size=batch_size,
+            device=device,
+            store=store,
+        )
+        return run_members(member, method, member_steps(method, steps), previous, clean_scores)
     threat, preset = ThreatModel.parse(norm, eps), find_preset(method, steps, restarts)
     target = as_target(detector, batch_size, device or images.device)
     check_images(images)
     label_array = check_attack_labels(labels, len(images))
     names = check_indices(range(len(images)) if indices is None else indices, len(images))
-    _check_method(preset.method, threat, material or Material())
+    material = material or Material()
+    _check_method(preset.method, threat, material)
     if eot < 1:
         raise InputError(f"eot: got {eot}, need at least 1")
     if previous is not None:
@@ -123,9 +148,9 @@ def attack(
         if clean_scores is None:
             clean_scores = _evaluate(target, clean, names, store)
         best = (clean, clean_scores)
-    job = Job(
-        target, threat, preset, clean, best[0], names, label_array, seed, eot, chunk, material or Material()
-    )
+    if "references" in ATTACKS[preset.method].material:
+        material = complete_references(material, target, clean, clean_scores)
+    job = Job(target, threat, preset, clean, best[0], names, label_array, seed, eot, chunk, material)
     chosen = _objective(objective, target, job)
     found = job.run(chosen, target.batch_size if batch_size is None else batch_size, store)
     best, gap = _judge(target, best, clean, clean_scores, found, names, label_array, store)
@@ -187,9 +212,10 @@ def _check_method(name: str, threat: ThreatModel, material: Material) -> None:
     method = ATTACKS[name]
     if threat.norm not in method.norms:
         raise InputError(f"method {name!r}: works in {', '.join(method.norms)}, got {threat.norm}")
-    for needed in method.material:
-        if getattr(material, needed) is None or len(getattr(material, needed)) == 0:
-            raise InputError(f"method {name!r}: needs {needed}, give material=Material({needed}=...)")
+    if "sources" in method.material and not material.sources:
+        raise InputError(
+            f"method {name!r}: needs other detectors, give material=Material(sources={{name: score}})"
+        )
 
 
 def _objective(given: Objective | ScoreFunction | str | None, target: Target, job: Job) -> Objective:

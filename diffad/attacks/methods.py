@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from certify.checks import InputError, check_choice
 from diffad.attacks.apgd import apgd
+from diffad.attacks.features import feature_target
 from diffad.attacks.fgsm import fgsm
 from diffad.attacks.momentum import momentum_pgd
 from diffad.attacks.pgd import constant_pgd, cosine_pgd
@@ -24,8 +25,8 @@ Needs: TypeAlias = Literal["gradients", "scores"]
 class Method:
     """An optimiser, what it needs of a detector, and its usual budget.
 
-    `steps` are gradient steps, or score queries of a method that needs scores only; `material` names what must be
-    given beside the detector (`references`, `sources`).
+    `steps` are gradient steps, or score queries of a method that needs scores only; `material` names what is
+    used beside the detector: `references` (by default the attacked images) or `sources`, which must be given.
     """
 
     run: Optimiser
@@ -45,11 +46,16 @@ ATTACKS: dict[str, Method] = {
     ),
     "fgsm": Method(fgsm, "gradients", 1, "one step of eps from the clean image", fixed_steps=True),
     "momentum": Method(momentum_pgd, "gradients", 50, "momentum iterative FGSM, steps of eps / steps"),
+    "feature_target": Method(
+        feature_target, "gradients", 50, "pgd from the best of other images", material=("references",)
+    ),
     "square": Method(square, "scores", 1000, "random search over squares, kept where the score gets worse"),
 }
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.
-ENSEMBLES: dict[str, tuple[str, ...]] = {}
+ENSEMBLES: dict[str, tuple[str, ...]] = {"ensemble": ("apgd", "pgd", "feature_target", "square")}
+ENSEMBLE_STEPS = 100  # gradients of each member that uses them, unless told otherwise
+QUERIES_A_STEP = 10  # scores of a member without gradients, for each step of the others
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,15 @@ PRESETS: dict[str, Preset] = {
     "pgd-100": Preset("pgd_constant", 100, 1, True, "ZARND and ATD: step 2.5 eps / 100, one uniform start"),
     "pgd-1000x10": Preset("pgd_constant", 1000, 10, True, "COBRA: PGD-1000 from 10 uniform starts"),
 }
+
+
+def member_steps(ensemble: str, steps: int | None) -> dict[str, int]:
+    """Return the steps of each member by name: `steps` gradients, or ten times as many queries."""
+    chosen = ENSEMBLE_STEPS if steps is None else steps
+    return {
+        name: chosen if ATTACKS[name].needs == "gradients" else QUERIES_A_STEP * chosen
+        for name in ENSEMBLES[ensemble]
+    }
 
 
 def find_preset(name: str, steps: int | None, restarts: int) -> Preset:
