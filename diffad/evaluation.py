@@ -168,10 +168,16 @@ def _radii_at_threshold(smoothed: SmoothedDetector, draws: FloatArray, labels: I
 
 
 def fit_baselines(
-    split: DataSplit, radii: Sequence[float], *, skip: Collection[str] = (), seed: int = 0
+    split: DataSplit,
+    radii: Sequence[float],
+    *,
+    skip: Collection[str] = (),
+    only: Collection[str] = BASELINES,
+    seed: int = 0,
 ) -> list[Detector]:
     """Fit the network-free detectors on the train images; what they have to choose is chosen on validation."""
+    names = [name for name in BASELINES if name in only and name not in skip]
     return [
         fit_baseline(name, split.train.images, split.validation, radii, seed=seed)
-        for name in progress([name for name in BASELINES if name not in skip], "network-free rows")
+        for name in progress(names, "network-free rows")
     ]

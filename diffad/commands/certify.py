@@ -12,6 +12,7 @@ from certify.bounds import all_infinite, max_radius
 from certify.checks import InputError
 from certify.shards import Shard, current_shard
 from certify.text import floor_text
+from diffad.commands.certify_one_draw import certify_one_draw, check_one_draw
 from diffad.commands.certify_options import FIXED, CertifyConfig, complete, plan_of
 from diffad.commands.certify_plan import show_plan
 from diffad.commands.certify_show import linf_readings, radius_quantiles, show
@@ -32,13 +33,18 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
     """Certify as `config` says, write the run folder, print the table; return the folder, None of a dry run."""
     started = now()
     plan = plan_of(config)  # refuses what is out of range before a detector is loaded or trained
+    check_one_draw(config)
     shard = current_shard()
     check_world_size(1 if shard is None else shard.world)
     detector, split = load_sources(config, may_train=not config.dry_run and shard is None)
     plan = complete(plan, detector)
-    warn_of_infinite(plan, len(split.test))
     detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
     purifier = load_purifier(config.purifier)
+    if config.one_draw is not None:
+        return certify_one_draw(
+            *(config, plan, detector, split), purifier=purifier, shard=shard, started=started, argv=argv
+        )
+    warn_of_infinite(plan, len(split.test))
     if config.dry_run:
         show_plan(
             detector,
