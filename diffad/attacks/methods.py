@@ -13,8 +13,10 @@ from diffad.attacks.apgd import apgd
 from diffad.attacks.features import feature_target
 from diffad.attacks.fgsm import fgsm
 from diffad.attacks.momentum import momentum_pgd
+from diffad.attacks.noise import random_noise
 from diffad.attacks.pgd import constant_pgd, cosine_pgd
 from diffad.attacks.search import Optimiser
+from diffad.attacks.simba import simba, simba_dct
 from diffad.attacks.square import square
 from diffad.attacks.threat import NORMS, Norm
 
@@ -50,6 +52,9 @@ ATTACKS: dict[str, Method] = {
         feature_target, "gradients", 50, "pgd from the best of other images", material=("references",)
     ),
     "square": Method(square, "scores", 1000, "random search over squares, kept where the score gets worse"),
+    "simba": Method(simba, "scores", 1000, "one pixel at a time, up or down, in random order"),
+    "simba_dct": Method(simba_dct, "scores", 1000, "one cosine wave at a time, low frequencies first"),
+    "noise": Method(random_noise, "scores", 500, "the best of many random points, which any attack has to beat"),
 }
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.
