@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from certify.checks import InputError
+from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray, ScoreBounds, ScoreFunction
 from diffad.attacks import AttackResult, Material, attack, attack_curve, attack_smoothed
 from diffad.attacks.result import keep_worse
@@ -54,6 +54,7 @@ class Reached:
     found: AttackResult
     clean: FloatArray
     bounds: ScoreBounds
+    seconds: float
 
 
 def attack_split(
@@ -93,19 +94,31 @@ def attack_detector(
         "store": store,
     }
     names = tested.index.tolist()
-    run: Callable[..., AttackResult]
+    victim = victim_of(detector, plan, purifier)
+    run: Callable[..., AttackResult] = attack_smoothed
+    if plan.smoothing in ("none", ""):
+        run, shared = attack, {**shared, "device": plan.device}
+    seconds: list[float] = []
+
+    def timed(**given: Any) -> AttackResult:
+        began = perf_counter()
+        found = run(victim, images, tested.labels, indices=names, **shared, **given)
+        seconds.append(perf_counter() - began)
+        return found
+
+    return [
+        _reached(detector, images, found, plan, taken)
+        for found, taken in zip(attack_curve(timed, options.ascending), seconds, strict=True)
+    ]
+
+
+def victim_of(detector: Detector, plan: Plan, purifier: Any = None) -> Detector | SmoothedDetector:
+    """Return what is attacked: the detector as the plan smooths it, or itself, on the plan's device."""
     if plan.smoothing not in ("none", ""):
-        run = partial(
-            attack_smoothed, smooth(detector, plan, purifier), images, tested.labels, names, **shared
-        )
-    elif purifier is not None:
+        return smooth(detector, plan, purifier)
+    if purifier is not None:
         raise InputError("--purifier: a score without noise is not denoised; use --smoothing denoise")
-    else:
-        plain = detector.to(plan.device)
-        run = partial(attack, plain, images, tested.labels, indices=names, device=plan.device, **shared)
-    found = attack_curve(run, options.ascending)
-    exact = plan.smoothing == "none"
-    return [_exact(detector, images, one, plan.device) if exact else _recorded(one) for one in found]
+    return detector.to(plan.device)
 
 
 def conditions_of(
@@ -131,13 +144,11 @@ def conditions_of(
     ]
 
 
-def _recorded(found: AttackResult) -> Reached:
-    return Reached(found, np.asarray(found.clean_scores), found.bounds())
-
-
-def _exact(detector: Detector, images: Tensor, found: AttackResult, device: str | torch.device) -> Reached:
-    """Rescore in float64: the certificate `none` is attained, so a float32 score could seem to leave it."""
-    clean = np.mean(detector.score_interval(images.to(device)), axis=0)
-    attacked = np.mean(detector.score_interval(found.images.to(device)), axis=0)
+def _reached(detector: Detector, images: Tensor, found: AttackResult, plan: Plan, seconds: float) -> Reached:
+    """Rescore in float64 for the way `none`: its certificate is attained, and float32 could seem to leave it."""
+    if plan.smoothing != "none":
+        return Reached(found, np.asarray(found.clean_scores), found.bounds(), seconds)
+    clean = np.mean(detector.score_interval(images.to(plan.device)), axis=0)
+    attacked = np.mean(detector.score_interval(found.images.to(plan.device)), axis=0)
     _, worst = keep_worse(found.labels, (images, clean), (found.images, attacked))
-    return Reached(found, clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst)))
+    return Reached(found, clean, ScoreBounds(np.minimum(clean, worst), np.maximum(clean, worst)), seconds)

@@ -35,7 +35,6 @@ def attack_record(
     """
     checks = list(outcomes)
     return {
-        **ties_of(condition),
         "eps": radius_text(result.eps, result.norm),
         "convention": "higher score = more anomalous; normal images are raised, anomalous ones lowered",
         "attack_resolution": list(result.images.shape[1:]),
@@ -46,6 +45,7 @@ def attack_record(
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "images": len(result.labels),
         **result.info,
+        **ties_of(condition),  # after the info, whose `resolution` is (channels, height, width)
         "mean_gain": _mean_gain(result),
         "trace": _trace(result),
         "seconds": round(seconds, 1),

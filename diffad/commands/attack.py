@@ -13,10 +13,14 @@ from certify import console
 from certify.checks import InputError, check_choice
 from certify.shards import current_shard
 from diffad.attack_evaluation import AttackOptions, attack_detector, conditions_of
+from diffad.attack_followup import check_reached, gather_evidence
+from diffad.attack_record import attack_record
 from diffad.attacks import ATTACKS, ENSEMBLES, PRESETS
+from diffad.attacks.checks import CheckOutcome
 from diffad.attacks.store import AttackStore
 from diffad.conditions import Condition
 from diffad.config import parse_config
+from diffad.evidence import write_evidence
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
@@ -46,6 +50,8 @@ class AttackConfig(SmoothedOptions):
     eot: int = 16
     """Noise draws a gradient step."""
     restarts: int = 1
+    checks: Literal["none", "small", "full"] = "small"
+    """Look for signs that the attack failed rather than that the detector is robust: on a few images, or on all."""
     side: Literal["in", "out", "both"] | None = None
     """Print one side only; all are recorded."""
 
@@ -112,9 +118,20 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     }
     store = AttackStore(folder / "draws" / "attack", identity, shard)
     reached = attack_detector(detector, split, plan, options, purifier=purifier, store=store)
+    evidence = gather_evidence(detector, split, plan, reached, purifier=purifier, store=store)
     if shard is not None and shard.rank > 0:
-        return folder  # every process has all results; the first one writes and prints
+        return folder  # every process has all results; the first one checks, writes and prints
+    outcomes: list[list[CheckOutcome]] = [[] for _ in reached]
+    if config.checks != "none":
+        outcomes = check_reached(detector, split, plan, options, reached, config.checks, purifier=purifier)
     conditions = conditions_of(detector, split, plan, options, reached)
+    records = [
+        attack_record(condition, one.found, found, seconds=one.seconds)
+        for condition, one, found in zip(conditions[1:], reached, outcomes, strict=True)
+    ]
+    for condition, kept in zip(conditions[1:], evidence, strict=True):
+        if kept is not None:
+            write_evidence(folder, condition, kept)
     manifest = build_manifest(
         "diffad attack",
         {**asdict(config), "smoothing": smoothing, "sigma": sigma, "arguments": detector.config()},
@@ -125,8 +142,11 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         device=config.device,
         world_size=1 if shard is None else shard.world,
         argv=["diffad", "attack", *argv],
+        attacks=records,
     )
     run = write_run(folder, manifest, without_known_clean(folder, conditions))
+    for failed in (one.sentence for found in outcomes for one in found if one.failed):
+        console.say(f"check {failed}")
     rows = auroc_table(run)
     if config.side is not None:
         rows = [row for row in rows if row["condition"] != "attack" or row["side"] == config.side]

@@ -73,15 +73,18 @@ def gradient_cosines(
 ) -> FloatArray:
     """Return for each point the cosine (n,) between directional derivatives by autograd and by central differences.
 
-    `score` is evaluated in the dtype of `points` (n, c, h, w), float64. An image whose derivatives are all zero both
-    ways has cosine 1, and 0 if only one is.
+    `score` is evaluated in the dtype of `points` (n, c, h, w), float64, where a detector takes images: pixels at 0 and
+    1 are moved inwards by `step`, the largest entry of a probe's. An image whose derivatives are all zero both ways
+    has cosine 1, and 0 if only one is.
     """
+    points = points.clamp(step, 1.0 - step)
     ones = torch.ones(len(points)).to(points)
     _, gradient = score_gradient(score, points, ones, GradientCount())
     generator = np.random.Generator(np.random.Philox(_PROBE_SEED))
     exact, measured = [], []
     for _ in range(probes):
-        probe = torch.from_numpy(generator.standard_normal(points.shape)).to(points)
+        normal = generator.standard_normal(points.shape)
+        probe = torch.from_numpy(normal / np.abs(normal).max()).to(points)
         exact.append((gradient * probe).flatten(1).sum(1))
         ahead, behind = evaluate(score, points + step * probe), evaluate(score, points - step * probe)
         measured.append((ahead - behind) / (2 * step))

@@ -1,0 +1,104 @@
+"""What follows an attack: sanity checks of what it reached, and evidence by which a certificate can judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from certify.smoothing import SmoothedDetector
+from diffad.attack_evaluation import AttackOptions, Reached, victim_of
+from diffad.attacks import Material
+from diffad.attacks.attack import EVALUATED_TOGETHER
+from diffad.attacks.checks import CheckOutcome, run_checks
+from diffad.attacks.store import AttackStore, collect, digest
+from diffad.attacks.target import batches
+from diffad.conditions import IntArray, TestedImages
+from diffad.data import DataSplit
+from diffad.detector import Detector
+from diffad.evidence import Evidence
+from diffad.plan import Plan, smooth
+
+REFERENCES = 50  # train normals that the checks show at full radius
+
+
+def check_reached(
+    detector: Detector,
+    split: DataSplit,
+    plan: Plan,
+    options: AttackOptions,
+    reached: Sequence[Reached],
+    budget: str,
+    *,
+    purifier: Any = None,
+) -> list[list[CheckOutcome]]:
+    """Return what the sanity checks of `diffad.attacks.checks` find at each radius; `budget` small or full."""
+    victim, tested = victim_of(detector, plan, purifier), TestedImages.of(split.test)
+    plain: dict[str, Any] = {"device": plan.device} if plan.smoothing in ("none", "") else {}
+    outcomes: list[list[CheckOutcome]] = []
+    for one in reached:
+        outcomes.append(
+            run_checks(
+                victim,
+                split.test.images,
+                tested.labels,
+                one.found,
+                budget,
+                indices=tested.index.tolist(),
+                references=split.train.images[:REFERENCES],
+                known=outcomes[0] if outcomes else (),
+                material=Material(sources=options.sources),
+                **plain,
+            )
+        )
+    return outcomes
+
+
+def gather_evidence(
+    detector: Detector,
+    split: DataSplit,
+    plan: Plan,
+    reached: Sequence[Reached],
+    *,
+    purifier: Any = None,
+    store: AttackStore | None = None,
+) -> list[Evidence | None]:
+    """Return for each radius what judges the attacked images: fresh draws, or the float64 enclosure of the score.
+
+    The draws, `plan.n` an image, come from the seed after the plan's, so that neither the attack nor its evaluation
+    has seen them. A score without noise and without a proven constant can't be certified, and needs no evidence.
+    """
+    index = TestedImages.of(split.test).index
+    if plan.smoothing in ("none", ""):
+        if detector.lipschitz is None:
+            return [None for _ in reached]
+        found = [one.found.images for one in reached]
+        ends = [detector.score_interval(images.to(plan.device)) for images in found]
+        return [
+            Evidence(index, images, enclosure=np.stack(pair))
+            for images, pair in zip(found, ends, strict=True)
+        ]
+    fresh = smooth(detector, replace(plan, seed=plan.seed + 1), purifier)
+    return [_drawn(fresh, index, one.found.images, store) for one in reached]
+
+
+def _drawn(fresh: SmoothedDetector, index: IntArray, images: Tensor, store: AttackStore | None) -> Evidence:
+    groups = list(batches(len(images), EVALUATED_TOGETHER))
+    options = {"evidence": fresh.sampling_config("evaluate"), "n": fresh.n, "images": digest(images)}
+    parts = collect(
+        store,
+        options,
+        len(groups),
+        lambda place: {
+            "draws": torch.from_numpy(
+                fresh.noisy_scores(images[groups[place]], index[groups[place]].tolist(), "evaluate")
+            )
+        },
+        "evidence",
+    )
+    draws = torch.cat([part["draws"] for part in parts]).numpy()
+    return Evidence(index, images, fresh.percentile, np.sort(draws, axis=1))
