@@ -9,7 +9,7 @@ pairs as in `auroc`. The images of a class are taken as independent draws: sever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 from certify.bounds import hoeffding_lower
 from certify.checks import InputError, check_probability
 from certify.metrics import auroc, worst_case
+from certify.resampling import resampled_aurocs, resampled_rows
 from certify.types import FloatArray, ScoreBounds, Side
 
 Worst = tuple[FloatArray, FloatArray]
@@ -151,7 +152,7 @@ def bootstrap_interval(
         an AUROC of 1, has an interval of length 0, which is no evidence.
     """
     worst = _worst(bounds, labels, side, unattacked)
-    drawn = np.array([_value(metric, worst, rows) for rows in _resamples(worst, seed, resamples)])
+    drawn = _resampled(metric, worst, seed, resamples)
     return Estimate(_value(metric, worst), *_spread(drawn, level), level, "bootstrap")
 
 
@@ -174,9 +175,7 @@ def bootstrap_test(
     """
     calm = (None, None) if unattacked is None else unattacked
     one, other = _worst(first, labels, side, calm[0]), _worst(second, labels, side, calm[1])
-    drawn = np.array(
-        [_value(metric, one, rows) - _value(metric, other, rows) for rows in _resamples(one, seed, resamples)]
-    )
+    drawn = _resampled(metric, one, seed, resamples) - _resampled(metric, other, seed, resamples)
     beyond = min((drawn <= 0.0).sum(), (drawn >= 0.0).sum())
     p_value = min(1.0, 2.0 * (1.0 + float(beyond)) / (resamples + 1.0))
     value = _value(metric, one) - _value(metric, other)
@@ -216,16 +215,12 @@ def _normal_quantile(level: float) -> float:
     return float(ndtri((1.0 + level) / 2))
 
 
-def _resamples(worst: Worst, seed: int, resamples: int) -> Iterator[tuple[Any, Any]]:
-    """Indices of anomalies and of normal images, drawn with replacement; a function of seed and counts."""
-    if resamples < 1:
-        raise InputError(f"resamples: got {resamples}, need at least 1; 2000 serve a 95 % interval")
-    if seed < 0:
-        raise InputError(f"seed: got {seed}, need an integer of at least 0")
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    m, n = worst[0].size, worst[1].size
-    for _ in range(resamples):
-        yield generator.integers(m, size=m), generator.integers(n, size=n)
+def _resampled(metric: Any, worst: Worst, seed: int, resamples: int) -> FloatArray:
+    """The metric in each resample; of the AUROC all at once."""
+    if metric is auroc:
+        return resampled_aurocs(*worst, seed, resamples)
+    rows = resampled_rows(worst[0].size, worst[1].size, seed, resamples)
+    return np.array([_value(metric, worst, drawn) for drawn in rows])
 
 
 def _value(metric: Any, worst: Worst, rows: tuple[Any, Any] = (slice(None), slice(None))) -> float:

@@ -1,0 +1,57 @@
+"""Resamples of a test set, each class by itself, and the AUROC of all of them at once.
+
+A resample gives each image a count. The AUROC of a resample is a^T C b / (m n), with the counts a of the m anomalies, b
+of the n normal images and C the credits of all pairs (1 for a win, one half for a tie), so that thousands of resamples
+are a product of matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from certify.checks import InputError
+from certify.types import FloatArray
+
+BLOCK = 250  # resamples in one product
+
+
+def resampled_rows(anomalies: int, normals: int, seed: int, resamples: int) -> Iterator[tuple[Any, Any]]:
+    """Return indices of anomalies and of normal images, drawn with replacement; a function of seed and counts."""
+    if resamples < 1:
+        raise InputError(f"resamples: got {resamples}, need at least 1; 2000 serve a 95 % interval")
+    if seed < 0:
+        raise InputError(f"seed: got {seed}, need an integer of at least 0")
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    return (
+        (generator.integers(anomalies, size=anomalies), generator.integers(normals, size=normals))
+        for _ in range(resamples)
+    )
+
+
+def resampled_aurocs(anomalies: FloatArray, normals: FloatArray, seed: int, resamples: int) -> FloatArray:
+    """Return the AUROC (resamples,) of scores of anomalies (m,) against normals (n,) in each of `resampled_rows`.
+
+    Anomalies at -inf and normal images at +inf lose, as in `auroc`. Memory for m * n credits.
+    """
+    m, n = anomalies.size, normals.size
+    credits = pair_credits(anomalies, normals)
+    rows = resampled_rows(m, n, seed, resamples)
+    found = np.empty(resamples, dtype=np.float64)
+    for start in range(0, resamples, BLOCK):
+        drawn = [next(rows) for _ in range(min(BLOCK, resamples - start))]
+        of_anomalies = np.array([np.bincount(one, minlength=m) for one, _ in drawn], dtype=np.float64)
+        of_normals = np.array([np.bincount(other, minlength=n) for _, other in drawn], dtype=np.float64)
+        # Twice the credits are whole numbers, so the sums are exact in any order.
+        won = ((of_anomalies @ credits) * of_normals).sum(axis=1)
+        found[start : start + len(drawn)] = won / (2 * m * n)
+    return found
+
+
+def pair_credits(anomalies: FloatArray, normals: FloatArray) -> FloatArray:
+    """Return twice the credit of each pair, (m, n): 2 for a win, 1 for a tie, 0 where an end is infinite."""
+    known = (anomalies > -np.inf)[:, None] & (normals < np.inf)
+    above, level = anomalies[:, None] > normals, anomalies[:, None] == normals
+    return np.where(known, 2.0 * above + level, 0.0)
