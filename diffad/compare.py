@@ -17,11 +17,13 @@ from certify.uncertainty import delong_test
 from diffad import page
 from diffad.conditions import Condition, Subject
 from diffad.metric_rows import Row, auroc_table
-from diffad.order import OrderReport, check_order
+from diffad.order import OrderError, check_order
 from diffad.plots import both_themes, headline, subject_labels
 from diffad.report_tables import matrix_html, number_texts
 from diffad.results import read_run
 from diffad.runs import Run, join_runs
+from diffad.sandwich import FOLDER as VIOLATIONS
+from diffad.sandwich import check_sandwich, save_violations
 from diffad.tables import (
     MISSING,
     align,
@@ -37,19 +39,33 @@ def compare_command(runs: Sequence[Path | str], output_dir: Path | str, *, json:
     """Write `compare.html`, `compare.json` and `compare.png`, and print the table (or the JSON object).
 
     Returns the page's path. Raises `InputError` for runs on different data or resolutions, and `OrderError`
-    where certified <= attacked <= clean does not hold.
+    where certified <= attacked <= clean does not hold, or where an attacked image left its certified interval: such
+    images are saved in the folder `violations`.
     """
     loaded = [read_run(run) for run in runs]
     check_comparable(loaded)
+    output, data = Path(output_dir), loaded[0].manifest["data"]
+    sandwich = check_sandwich(loaded)
+    if sandwich.violations:
+        folder = save_violations(output / VIOLATIONS, sandwich.violations)
+        raise OrderError(
+            f"{sandwich.sentence}, saved in {folder}; the first: {sandwich.violations[0].sentence}"
+        )
     order = check_order(loaded)
     rows = compare_table(loaded)
-    output, data = Path(output_dir), loaded[0].manifest["data"]
-    content = {"data": data, "order": order.sentence, "notes": notes(rows), "rows": rows}
+    sentence = "; ".join(filter(None, (order.sentence, sandwich.sentence)))
+    content = {
+        "data": data,
+        "order": sentence,
+        "sandwich": {"judged": sandwich.judged, "unjudged": sandwich.unjudged, "violations": 0},
+        "notes": notes(rows),
+        "rows": rows,
+    }
     picture = both_themes(lambda theme: headline(loaded, theme=theme))
     write_bytes(output / "compare.png", picture[0])
-    write_text(output / "compare.html", compare_html(data, rows, order, picture))
+    write_text(output / "compare.html", compare_html(data, rows, sentence, picture))
     write_json(output / "compare.json", content)
-    print(jsonlib.dumps(content) if json else format_comparison(rows) + f"\n\n{order.sentence}")
+    print(jsonlib.dumps(content) if json else format_comparison(rows) + f"\n\n{sentence}")
     say(f"comparison: {output / 'compare.html'}")
     return output / "compare.html"
 
@@ -77,10 +93,10 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     """One row for each L2 radius and subject, side `both`: the AUROC three ways, best certified first.
 
     Keys: radius, label, run (folder name), the fields of `Subject`, clean, certified, attacked (None where
-    missing), infinite, n, alpha (of the whole cell), normals, anomalies; auroc_interval, DeLong's 95 % interval
-    of the certified AUROC over the test images, and behind: [difference, low, high], by how much it lies behind
-    the best certified row at this radius, with the 95 % interval of DeLong's paired test (None for the best, and
-    for rows on other images).
+    missing), method and failed_checks of the attack (None: not checked), infinite, n, alpha (of the whole cell),
+    normals, anomalies; auroc_interval, DeLong's 95 % interval of the certified AUROC over the test images, and
+    behind: [difference, low, high], by how much it lies behind the best certified row at this radius, with the
+    95 % interval of DeLong's paired test (None for the best, and for rows on other images).
     """
     rows: list[Row] = []
     proved: dict[tuple[float, str], Condition] = {}
@@ -138,6 +154,7 @@ def _cell(rows: list[Row], radius: float) -> Row:
         "certified": None if certified is None else certified["auroc"],
         "attacked": None if attacked is None else attacked["auroc"],
         "method": "" if attacked is None else attacked["method"],
+        "failed_checks": None if attacked is None else attacked.get("failed_checks"),
         "infinite": None if certified is None else certified["infinite"],
         "auroc_interval": None if certified is None else certified["auroc_interval"],
         "n": base["n"],
@@ -184,7 +201,7 @@ def behind_text(row: Row) -> str:
 
 
 def compare_html(
-    data: dict[str, Any], rows: Sequence[Row], order: OrderReport, picture: tuple[bytes, bytes]
+    data: dict[str, Any], rows: Sequence[Row], checked: str, picture: tuple[bytes, bytes]
 ) -> str:
     """The page: figure, a table of intervals in which the true robust AUROC lies, what each row rests on."""
     caption = (
@@ -200,7 +217,7 @@ def compare_html(
         ("", page.figure(picture, "AUROC against the L2 radius", caption)),
         ("Table", matrix_html(rows) + page.paragraph(about, "note") + warnings),
         ("What the rows rest on", _basis(rows)),
-        ("Check", page.paragraph(f"{order.sentence.replace('<=', '≤')}.")),
+        ("Check", page.paragraph(f"{checked.replace('<=', '≤')}.")),
     ]
     subtitle = f"{data['name']} at {data['resolution']} x {data['resolution']} pixels"
     return page.page("Certified and attacked AUROC compared", subtitle, sections)

@@ -20,6 +20,7 @@ from certify.metrics import (
 from certify.types import ScoreBounds, Side
 from certify.uncertainty import delong_interval
 from diffad.conditions import Condition
+from diffad.recorded_checks import failed_checks
 from diffad.runs import Run
 
 Row = dict[str, Any]
@@ -33,7 +34,8 @@ def auroc_table(run: Run) -> list[Row]:
     Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
     and alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound);
     infinite, the share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None
-    without one), and threshold_rule, how it was set (absent of runs that do not record it). Of these
+    without one), and threshold_rule, how it was set (absent of runs that do not record it); failed_checks, the
+    mandatory checks that an attack failed (absent where none were made, see `diffad.recorded_checks`). Of these
     `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).
     `*_interval` is the 95 % interval over the test images: DeLong's for auroc, Clopper-Pearson's for a rate
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
@@ -65,7 +67,7 @@ def _unattacked(run: Run, condition: Condition) -> ScoreBounds | None:
 
 def _row(run: Run, condition: Condition, side: Side) -> Row:
     labels, threshold = condition.images.labels, run.threshold(condition.subject)
-    at_zero = _unattacked(run, condition)
+    at_zero, failed = _unattacked(run, condition), failed_checks(run.manifest, condition)
     normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
     values = _metrics(condition, side, at_zero, threshold)
     rates = {"fpr95": normals, "tpr": anomalies, "fpr": normals}
@@ -88,6 +90,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "infinite": infinite_share(condition),
         "threshold": threshold,
         **({} if run.threshold_rule is None else {"threshold_rule": run.threshold_rule}),
+        **({} if failed is None else {"failed_checks": failed}),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from certify.console import say
 from certify.files import write_bytes, write_json, write_text
 from diffad import page
+from diffad.checks_table import checks_html
 from diffad.compare import compare_table
 from diffad.conditions import Subject
 from diffad.examples import read_examples
@@ -90,6 +91,7 @@ def report_html(run: Run, order: OrderReport, figures: Figures) -> str:
         ("Scores", _scores(run, figures)),
         ("Examples", _examples(figures)),
         ("How sure is this?", how_sure(run, rows, order)),
+        ("Were the attacks any good?", checks_html(run)),
         ("What this does not say", limits(run)),
         ("Is the test set new to the detector?", probe(data)),
         ("How it was made", made(run)),

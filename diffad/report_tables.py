@@ -112,7 +112,8 @@ def _rate(row: Row, name: str) -> str:
     interval = row[f"{name}_interval"]
     if interval is None:
         return MISSING
-    return f"{cell_text(row, name)} {interval_text(interval)}"
+    text = cell_text(row, name)
+    return text if row.get("failed_checks") else f"{text} {interval_text(interval)}"
 
 
 def defects_html(run: Run) -> str:
@@ -149,13 +150,14 @@ def _interval(row: Row | None) -> str:
     _, certified, attacked = number_texts(row)
     if attacked == MISSING:
         return certified
-    return f"{certified}\n≤ {attacked}"
+    return f"{certified}\n{attacked}" if row["failed_checks"] else f"{certified}\n≤ {attacked}"
 
 
 def number_texts(row: Row, digits: int = 3) -> list[str]:
     """Clean, certified and attacked AUROC of a row of `compare_table`."""
-    kinds = {"clean": "clean", "certified": "certified", "attacked": "attack"}
-    return [
-        MISSING if row[name] is None else cell_text({"condition": kind, "auroc": row[name]}, "auroc", digits)
-        for name, kind in kinds.items()
-    ]
+    cells = {
+        "clean": {"condition": "clean"},
+        "certified": {"condition": "certified"},
+        "attacked": {"condition": "attack", "failed_checks": row["failed_checks"]},
+    }
+    return [cell_text({**cell, "auroc": row[name]}, "auroc", digits) for name, cell in cells.items()]

@@ -59,7 +59,11 @@ def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
         text += (
             f"; at least {cell_text(certified)} whatever an attack of L2 size {radius:g} does to every image"
         )
-    return f"{text}; our attack brought it down to {cell_text(attacked)}." if attacked else f"{text}."
+    if attacked is None:
+        return f"{text}."
+    if attacked.get("failed_checks"):
+        return f"{text}; our attack did not converge ({', '.join(attacked['failed_checks'])})."
+    return f"{text}; our attack brought it down to {cell_text(attacked)}."
 
 
 def measured(run: Run, rows: list[Row]) -> str:
@@ -124,7 +128,8 @@ def limits(run: Run) -> str:
         "where shown, come from attacks and certify nothing.",
         "The certificate speaks of these test images, not of images yet to come. The intervals of the rates "
         "say how far so many images pin a rate down, if they were drawn at random.",
-        "An attacked number is what our attack reached. A better attack may reach less, down to the certified one.",
+        "An attacked number is what our attack reached. A better attack may reach less, down to the certified one. "
+        "Where a mandatory check of the attack failed, the table says `not converged` and names the check.",
         f"Radii are in pixel values of [0, 1] at {side} x {side} pixels and are not comparable with radii at "
         "another resolution.",
         "AUROC needs no threshold, a deployed detector does: see the rates at the threshold.",

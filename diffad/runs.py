@@ -71,8 +71,11 @@ def join_runs(runs: Iterable[Run]) -> list[Run]:
         for name in dict.fromkeys(condition.subject.detector for condition in run.conditions):
             identity = (data["fingerprint"], data["resolution"], name, detectors.get(name, str(run.folder)))
             before = joined[identity].conditions if identity in joined else ()
+            known = joined[identity].manifest["commands"] if identity in joined else []
+            # all commands, since the checks of an attack stand with the command that made it
+            manifest = {**run.manifest, "commands": [*known, *run.manifest["commands"]]}
             own = [condition for condition in run.conditions if condition.subject.detector == name]
             merged = {condition.key: condition for condition in (*before, *own)}
             ordered = tuple(sorted(merged.values(), key=lambda condition: condition.key))
-            joined[identity] = Run(run.folder, run.manifest, ordered)
+            joined[identity] = Run(run.folder, manifest, ordered)
     return list(joined.values())

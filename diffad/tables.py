@@ -14,6 +14,7 @@ from diffad.conditions import Subject
 from diffad.metric_rows import ATTACKED, CORRECTED, Row
 
 NOTHING = "nothing certified"
+UNCONVERGED = "not converged"
 MISSING = "-"
 HALF = 0.5  # what a constant score certifies at every radius, since ties count one half
 
@@ -21,10 +22,13 @@ HALF = 0.5  # what a constant score certifies at every radius, since ties count 
 def cell_text(row: Row | None, metric: str = "auroc", digits: int = 3) -> str:
     """One printed number: certified AUROC and AP floored, certified FPR ceiled, the others rounded.
 
-    A certified AUROC that is .5 or less after flooring reads `nothing certified`.
+    A certified AUROC that is .5 or less after flooring reads `nothing certified`. An attacked number whose attack
+    failed a mandatory check reads `not converged` with the names of these checks: it says too little of the detector.
     """
     if row is None or row[metric] is None:
         return MISSING
+    if row.get("failed_checks"):
+        return f"{UNCONVERGED} ({', '.join(row['failed_checks'])})"
     value = float(row[metric])
     if row["condition"] != "certified":
         return f"{value:.{digits}f}"
@@ -131,7 +135,8 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
                 line.append(ceil_text(own[0]["infinite"], 2) if own else MISSING)
             elif content == "interval":
                 both = find(own, side="both")
-                line.append(MISSING if both is None else interval_text(both["auroc_interval"]))
+                shown = both is not None and not both.get("failed_checks")
+                line.append(interval_text(both["auroc_interval"]) if both and shown else MISSING)
             else:
                 line.append(cell_text(find(own, side=content), "auroc", digits))
         lines.append(line)
