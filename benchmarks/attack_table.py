@@ -172,7 +172,8 @@ def show(row: Row) -> None:
     draws = f"eot {row.draws}" if row.draws else ""
     print(
         f"{row.method:<26}{row.objective:<16}{draws:<8}clean {row.clean:.3f}  in {row.auroc_in:.3f}  "
-        f"out {row.auroc_out:.3f}  both {row.both:.3f}  gain {row.gain:.3f}  {row.gradients:>6} gradients  {row.seconds:6.1f} s",
+        f"out {row.auroc_out:.3f}  both {row.both:.3f}  gain {row.gain:.3f}  "
+        f"{row.gradients:>6} gradients  {row.seconds:6.1f} s",
         flush=True,
     )
 
