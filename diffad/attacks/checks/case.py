@@ -246,14 +246,14 @@ def _repeat(result: AttackResult, target: Target, budget: Budget) -> dict[str, A
     """Return the options of `attack` that repeat a result, cut to a budget; those that a preset stands for."""
     name, info = str(result.info["attack"]), result.info
     method = PRESETS[name].method if name in PRESETS else name
-    steps, restarts = info.get("steps"), int(info.get("restarts", 1))
-    if method in ENSEMBLES or ATTACKS[method].fixed_steps:
+    steps, restarts = info["steps"], int(info["restarts"])
+    if method in ATTACKS and ATTACKS[method].fixed_steps:
         steps = None
-    if steps is not None and budget.steps is not None and ATTACKS[method].needs == "gradients":
+    elif budget.steps is not None and (method in ENSEMBLES or ATTACKS[method].needs == "gradients"):
         steps = min(int(steps), budget.steps)
     if budget.restarts is not None:
         restarts = min(restarts, budget.restarts)
-    options = {"method": method, "steps": steps, "restarts": restarts, "seed": int(info.get("seed", 0))}
+    options = {"method": method, "steps": steps, "restarts": restarts, "seed": int(info["seed"])}
     surrogate = info.get("objective") if info.get("objective") in surrogate_names(target) else None
     eot = {"eot": int(info["eot"])} if "eot" in info else {}
     return {**options, **eot, "objective": surrogate, "material": Material()}

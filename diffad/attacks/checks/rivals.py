@@ -34,11 +34,10 @@ def check_doubling(case: Case, budget: Budget) -> CheckOutcome:
     value: the largest change. An attack that doubling makes stronger had not converged; one that it makes weaker is a
     matter of luck.
     """
-    method, steps = ATTACKS.get(case.method), case.result.info.get("steps")
-    restarts = int(case.result.info.get("restarts", 1))
-    more = {} if method is None or method.fixed_steps or steps is None else {"steps": 2 * int(steps)}
-    if budget.restarts is None or not more:
-        more["restarts"] = 2 * restarts
+    fixed = case.method in ATTACKS and ATTACKS[case.method].fixed_steps
+    more = {} if fixed else {"steps": 2 * int(case.result.info["steps"])}
+    if budget.restarts is None or fixed:
+        more["restarts"] = 2 * int(case.result.info["restarts"])
     doubled = case.attack(**more)
     before, after = case.aurocs(case.result), case.aurocs(doubled)
     worst, side = max((abs(before[side] - after[side]), side) for side in SIDES)
@@ -91,8 +90,10 @@ def check_trace(case: Case, budget: Budget) -> CheckOutcome:
     value: the share of the last tenth. Of a noisy target the gains are estimates, so tenths are averaged.
     """
     trace = case.result.trace
-    if trace is None or trace.shape[1] < 10 or case.method in ENSEMBLES:
+    if trace is None or trace.shape[1] < 10:
         return not_applicable("trace", "the attack has fewer than ten steps on record")
+    if case.method in ENSEMBLES:
+        return not_applicable("trace", "an ensemble has the traces of its members one after the other")
     gains = np.where(case.labels == 0, 1.0, -1.0)[:, None] * trace
     tenths = np.array([float(part.mean()) for part in np.array_split(gains.mean(axis=0), 10)])
     curve = tenths if case.target.noisy else gains.mean(axis=0)

@@ -22,6 +22,7 @@ from diffad.attacks.checks.rivals import (
     check_black_boxes,
     check_doubling,
     check_iteration,
+    check_order,
     check_trace,
 )
 from diffad.attacks.checks.scores import check_batches, check_determinism, check_saturation
@@ -44,6 +45,7 @@ CHECKS: dict[str, Check] = {
     "floor": Check(check_floor, mandatory=True, each_radius=False),
     "iteration": Check(check_iteration, mandatory=False, each_radius=True),
     "doubling": Check(check_doubling, mandatory=False, each_radius=True),
+    "order": Check(check_order, mandatory=False, each_radius=True),
     "black_boxes": Check(check_black_boxes, mandatory=True, each_radius=True),
     "zero_gradients": Check(check_zero_gradients, mandatory=True, each_radius=True),
     "gradient_direction": Check(check_gradient_direction, mandatory=True, each_radius=False),
