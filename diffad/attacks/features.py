@@ -33,7 +33,9 @@ def feature_target(search: Search, steps: int) -> None:
     to steal: the references above the median for a normal image, those below it for an anomaly.
     Costs `steps` gradients and NEAREST + WORST + 1 scores.
     """
-    starts = reference_starts(search)
+    starts = torch.stack(
+        [search.threat.project(reference, search.clean) for reference in choose_references(search)]
+    )
     gains = torch.stack([search.query(points) for points in starts])
     order = gains.argsort(dim=0, descending=True, stable=True)
     rows = torch.arange(len(search.rows), device=order.device)
@@ -42,8 +44,8 @@ def feature_target(search: Search, steps: int) -> None:
     ascend(search, points, step_sizes(search.threat.eps, steps, "cosine"))
 
 
-def reference_starts(search: Search) -> Tensor:
-    """Return starting points (NEAREST + WORST, b, c, h, w): references, projected into the ball of each row."""
+def choose_references(search: Search) -> list[Tensor]:
+    """Return NEAREST + WORST references (b, c, h, w): of each row the nearest on the other side, then the worst."""
     material = search.material
     if material.references is None or material.reference_scores is None:
         raise InputError("references: none given, or without scores; complete them by `complete_references`")
@@ -51,8 +53,7 @@ def reference_starts(search: Search) -> Tensor:
     gains = signs[:, None] * material.reference_scores
     distances = _distances(search.clean, material.references, material.features)
     chosen = np.stack([_choose(*row) for row in zip(gains, distances, strict=True)], axis=1)
-    points = [material.references[row].to(search.clean) for row in chosen]
-    return torch.stack([search.threat.project(point, search.clean) for point in points])
+    return [material.references[row].to(search.clean) for row in chosen]
 
 
 def complete_references(material: Material, target: Target, images: Tensor, scores: FloatArray) -> Material:
@@ -91,9 +92,12 @@ def complete_references(material: Material, target: Target, images: Tensor, scor
 
 
 def _choose(gains: FloatArray, distances: FloatArray) -> list[int]:
-    """Return the nearest references on the other side, then the worst of all: more of these where there are too few."""
+    """Return the nearest references on the other side, then the worst of all: more of these where there are too few.
+
+    A reference at distance 0 is the image itself, which leads nowhere.
+    """
     worst = np.argsort(-gains, kind="stable")
-    other_side = np.flatnonzero(gains > np.median(gains))
+    other_side = np.flatnonzero((gains > np.median(gains)) & (distances > 0))
     nearest = other_side[np.argsort(distances[other_side], kind="stable")][:NEAREST].tolist()
     wanted = NEAREST + WORST
     return list((nearest + np.resize(worst, wanted).tolist())[:wanted])
@@ -109,4 +113,5 @@ def _distances(clean: Tensor, references: Tensor, features: ScoreFunction | None
 
     groups = batches(len(references), _FEATURE_BATCH)
     embedded = torch.cat([embed(references[rows].to(clean)) for rows in groups])
-    return torch.cdist(embed(clean), embedded).cpu().numpy()
+    exact = "donot_use_mm_for_euclid_dist"  # so that an image is at distance 0 from itself
+    return torch.cdist(embed(clean), embedded, compute_mode=exact).cpu().numpy()

@@ -13,12 +13,15 @@ from diffad.attacks.apgd import apgd
 from diffad.attacks.features import feature_target
 from diffad.attacks.fgsm import fgsm
 from diffad.attacks.momentum import momentum_pgd
+from diffad.attacks.nes import nes, spsa
 from diffad.attacks.noise import random_noise
 from diffad.attacks.pgd import constant_pgd, cosine_pgd
+from diffad.attacks.ports import a3_port, caa_port
 from diffad.attacks.search import Optimiser
 from diffad.attacks.simba import simba, simba_dct
 from diffad.attacks.square import square
 from diffad.attacks.threat import NORMS, Norm
+from diffad.attacks.transfer import transfer
 
 Needs: TypeAlias = Literal["gradients", "scores"]
 
@@ -51,10 +54,21 @@ ATTACKS: dict[str, Method] = {
     "feature_target": Method(
         feature_target, "gradients", 50, "pgd from the best of other images", material=("references",)
     ),
+    "transfer": Method(
+        transfer, "scores", 50, "FGSM and momentum PGD on other detectors", material=("sources",)
+    ),
+    "a3_port": Method(a3_port, "gradients", 325, "port of A3: random directions of features, then an ascent"),
+    "caa_port": Method(
+        caa_port, "gradients", 200, "port of CAA: three attacks in a chain", material=("references",)
+    ),
     "square": Method(square, "scores", 1000, "random search over squares, kept where the score gets worse"),
     "simba": Method(simba, "scores", 1000, "one pixel at a time, up or down, in random order"),
     "simba_dct": Method(simba_dct, "scores", 1000, "one cosine wave at a time, low frequencies first"),
-    "noise": Method(random_noise, "scores", 500, "the best of many random points, which any attack has to beat"),
+    "noise": Method(
+        random_noise, "scores", 500, "the best of many random points, which any attack has to beat"
+    ),
+    "nes": Method(nes, "scores", 1000, "ascent by gradients estimated from pairs of scores, Gaussian probes"),
+    "spsa": Method(spsa, "scores", 1000, "ascent by gradients estimated from pairs of scores, random signs"),
 }
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.

@@ -42,9 +42,13 @@ def constant_pgd(search: Search, steps: int) -> None:
     ascend(search, search.start, step_sizes(search.threat.eps, steps, "constant"))
 
 
-def ascend(search: Search, points: Tensor, sizes: list[float], first: int = 0) -> None:
-    """Ascend from `points` (b, c, h, w) by steps of these sizes; `first` numbers the first gradient, for its noise."""
+def ascend(search: Search, points: Tensor, sizes: list[float], first: int = 0) -> Tensor:
+    """Return the last of the points (b, c, h, w) that steps of these sizes lead to from `points`.
+
+    `first` numbers the first gradient within the attack, which keys its noise.
+    """
     for step, size in enumerate(sizes, first):
         _, gradient = search.gradient(points, step)
         points = search.threat.project(points + size * search.threat.ascent(gradient), search.clean)
     search.offer(points)
+    return points
