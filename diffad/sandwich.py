@@ -76,7 +76,8 @@ class Sandwich:
         )
         if self.judged == 0:
             return rest.removeprefix("; ")
-        return f"{len(self.violations)} of {self.judged} attacked images left their certified interval{rest}"
+        left = f"{len(self.violations)} of {self.judged} attacked images left their certified interval"
+        return f"judged by draws or enclosures of their own, {left}{rest}"
 
 
 def check_sandwich(runs: Sequence[Run]) -> Sandwich:

@@ -1,0 +1,142 @@
+"""An attacked image outside of its certified interval is found, saved and fatal; chance alone is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from certify.bounds import order_ranks
+from diffad.compare import compare_command
+from diffad.evidence import Evidence, evidence_path, read_evidence, write_evidence
+from diffad.order import OrderError
+from diffad.results import write_run
+from diffad.sandwich import LEVEL, check_sandwich, save_violations
+
+DRAWS = 400
+
+
+@pytest.fixture
+def run(tmp_path, synthetic):
+    return synthetic.run(tmp_path / "run", detector="diffusion", smoothing="reference")
+
+
+def attacks(run):
+    return [c for c in run.conditions if c.condition == "attack" and c.norm == "l2"]
+
+
+def drawn(attacked, shift=0.0, seed=0, percentile=0.5):
+    """Draws whose median is the recorded end of each image, moved by `shift` (n,)."""
+    labels = attacked.images.labels
+    ends = np.where(labels == 0, attacked.bounds.upper, attacked.bounds.lower) + shift
+    noise = np.random.default_rng(seed).normal(size=(len(labels), DRAWS)) * 0.01
+    images = torch.rand(len(labels), 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return Evidence(attacked.images.index, images, percentile, np.sort(ends[:, None] + noise, axis=1))
+
+
+def with_evidence(run, shift=0.0):
+    for number, attacked in enumerate(attacks(run)):
+        write_evidence(run.folder, attacked, drawn(attacked, shift, number))
+    return run
+
+
+def test_a_sound_run_is_judged_and_keeps_its_certificate(run) -> None:
+    found = check_sandwich([with_evidence(run)])
+    assert (found.judged, found.unjudged, found.violations) == (2 * 40, 0, ())
+    assert found.sentence.endswith("0 of 80 attacked images left their certified interval")
+
+
+def test_the_interval_is_of_exact_order_statistics(run) -> None:
+    evidence = drawn(attacks(run)[0])
+    low, high = order_ranks(DRAWS, 0.5, 0.01 / 2)
+    ends = evidence.interval(0.01)
+    np.testing.assert_array_equal(ends.lower, evidence.draws[:, low - 1])
+    np.testing.assert_array_equal(ends.upper, evidence.draws[:, high - 1])
+    few = replace(evidence, draws=evidence.draws[:, :5]).interval(1e-6)
+    assert np.isneginf(few.lower).all()
+    assert np.isposinf(few.upper).all()
+
+
+def test_an_image_beyond_its_bounds_by_more_than_chance_is_a_violation(run, tmp_path) -> None:
+    shift = np.zeros(40)
+    shift[3], shift[25] = 1.0, -1.0  # one normal, one anomaly, at both radii
+    found = check_sandwich([with_evidence(run, shift)])
+    assert [(v.attacked.radius, v.position) for v in found.violations] == [
+        *((0.1, 3), (0.1, 25), (0.25, 3), (0.25, 25)),
+    ]
+    worst = found.violations[0]
+    assert worst.score[0] > worst.bounds[1]
+    folder = save_violations(tmp_path / "violations", found.violations)
+    records = json.loads((folder / "violations.json").read_text())
+    assert [record["image_index"] for record in records] == [3, 25, 3, 25]
+    kept = load_file(folder / records[0]["file"])["image"]
+    assert torch.equal(kept, worst.image)
+    shown = np.asarray(Image.open(folder / "000.png"))
+    np.testing.assert_allclose(shown / 255, kept[0].numpy(), atol=0.5 / 255 + 1e-6)
+
+
+def test_an_estimate_that_chance_may_have_moved_is_none(run) -> None:
+    """Just beyond the bound, but the interval at .001 over the checks still reaches it."""
+    certified = next(c for c in run.conditions if c.condition == "certified" and c.radius == 0.1)
+    attacked = next(c for c in attacks(run) if c.radius == 0.1)
+    normal = attacked.images.labels == 0
+    gap = np.where(normal, certified.bounds.upper - attacked.bounds.upper, 0.0)
+    for beyond, expected in ((0.0005, 0), (0.01, 20)):
+        write_evidence(run.folder, attacked, drawn(attacked, np.where(normal, gap + beyond, 0.0)))
+        found = check_sandwich([run])
+        assert found.judged == 40
+        assert len(found.violations) == expected
+    assert LEVEL == 0.001
+
+
+def test_a_score_without_noise_is_judged_by_its_enclosure(tmp_path, synthetic) -> None:
+    run = synthetic.run(tmp_path / "run", smoothing="none")
+    attacked = attacks(run)[0]
+    certified = next(c for c in run.conditions if (c.condition, c.radius) == ("certified", attacked.radius))
+    images, ends = torch.zeros(40, 1, 2, 2), np.array([certified.bounds.upper, certified.bounds.upper + 1])
+    touching = Evidence(attacked.images.index, images, enclosure=ends)
+    write_evidence(run.folder, attacked, touching)
+    assert check_sandwich([run]).violations == ()
+    write_evidence(run.folder, attacked, replace(touching, enclosure=np.nextafter(ends, np.inf)))
+    assert len(check_sandwich([run]).violations) == 40
+
+
+def test_only_certificates_at_their_total_alpha_can_be_broken(run, tmp_path) -> None:
+    def convention(c):
+        return replace(c, alpha_kind="per_image") if c.condition == "certified" else c
+
+    other = write_run(tmp_path / "other", run.manifest, [convention(c) for c in run.conditions])
+    assert check_sandwich([with_evidence(other, np.full(40, 9.0))]).judged == 0
+
+
+def test_evidence_of_other_rows_is_no_evidence(run) -> None:
+    with_evidence(run)
+    attacked = attacks(run)[0]
+    assert read_evidence(run.folder, attacked) is not None
+    other = replace(attacked, bounds=replace(attacked.bounds, upper=attacked.bounds.upper + 1))
+    assert read_evidence(run.folder, other) is None
+    for condition in attacks(run):
+        evidence_path(run.folder, condition).unlink()
+    found = check_sandwich([run])
+    assert (found.judged, found.unjudged) == (0, 80)
+    assert "kept no images" in found.sentence
+
+
+def test_compare_fails_loudly_and_saves_the_image(run, tmp_path, capsys) -> None:
+    output = tmp_path / "out"
+    compare_command([with_evidence(run).folder], output)
+    assert "0 of 80 attacked images left their certified interval" in capsys.readouterr().out
+    assert not (output / "violations").exists()
+    shift = np.zeros(40)
+    shift[0] = 1.0
+    with pytest.raises(
+        OrderError, match=r"2 of 80 attacked images left.*violations.*000\.png under"
+    ) as error:
+        compare_command([with_evidence(run, shift).folder], output)
+    assert "\n" not in str(error.value)
+    assert (output / "violations" / "000.png").is_file()
