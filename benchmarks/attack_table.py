@@ -207,14 +207,15 @@ def main() -> int:
     parser.add_argument("--normal_class", default="8")
     parser.add_argument("--eps", default="0.1", help="Linf, in [0, 1] pixel units")
     parser.add_argument("--limit", type=int, default=20, help="test images of each label")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--draws", type=int, default=20, help="fresh draws behind a reported score")
+    parser.add_argument("--stored", type=int, default=4, help="stored draws of the detector")
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--purify", type=float, default=0.25, help="noise of the purifier")
     parser.add_argument("--train_steps", type=int, default=400)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    network = load_detector(options.network)
+    network = load_detector(options.network).with_options(draws=options.stored)
     split = load_data("digits", normal_class=options.normal_class, limit=options.limit)
     shared = partial(
         attack,
@@ -222,7 +223,7 @@ def main() -> int:
         labels=split.test.labels.numpy(),
         norm="linf",
         eps=options.eps,
-        batch_size=200,
+        batch_size=400,
     )
     rows: list[Row] = []
     together: list[AttackResult] = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from certify.checks import InputError
 from diffad import DETECTORS, Detector, detector_class, load_detector
+from diffad.attacks import Material, attack
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.baselines.patch_nn import PatchNN
@@ -134,6 +135,18 @@ def test_scores_do_not_depend_on_gradients_being_recorded(detector: Detector) ->
         plain = detector.score(images)
     assert torch.equal(detector.score(images).detach(), plain)
     assert not plain.requires_grad
+
+
+def test_surrogates_score_each_image_by_itself_and_have_gradients(detector: Detector) -> None:
+    for name, surrogate in detector.surrogates().items():
+        images = TEST.clone().requires_grad_()
+        values = surrogate(images)
+        assert values.shape == (len(TEST),), name
+        (gradient,) = torch.autograd.grad(values.sum(), images)
+        assert bool(torch.isfinite(gradient).all()), name
+        assert bool((gradient.flatten(1).norm(dim=1) > 0).all()), name
+        alone = torch.cat([surrogate(batch).detach() for batch in TEST.split(7)])
+        torch.testing.assert_close(alone, values.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_each_image_has_a_gradient_of_its_own(detector: Detector) -> None:
@@ -304,6 +317,21 @@ def test_score_lies_in_its_interval(detector: Detector) -> None:
     scores, float32 = detector.score_array(TEST), 2.0**-23
     assert (lower * (1 - float32) <= scores).all()
     assert (scores <= upper * (1 + float32)).all()
+
+
+def test_an_attacker_who_may_show_anything_reaches_the_floor(detector: Detector) -> None:
+    """At Linf eps 1: at least as bad as the worst of all train normals, test images and flat grey levels."""
+    greys = torch.linspace(0, 1, 11).view(-1, 1, 1, 1).expand(-1, *SHAPE)
+    known = detector.score_array(torch.cat([TRAIN, TEST, greys]))
+    attacked, labels = torch.cat([NORMALS[:4], ANOMALIES[:4]]), np.repeat([0, 1], 4)
+    material = Material(references=torch.cat([TRAIN, TEST]))
+    for method in ("feature_target", "ensemble"):
+        result = attack(
+            detector, attacked, labels, norm="linf", eps=1.0, method=method, steps=3, material=material
+        )
+        slack = 1e-5 * float(np.abs(known).max())
+        assert (result.scores[:4] >= known.max() - slack).all(), method
+        assert (result.scores[4:] <= known.min() + slack).all(), method
 
 
 def test_reconstruction_reads_the_noisy_image_alone(detector: Detector) -> None:
