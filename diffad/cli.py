@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "compare": ("diffad.commands.compare:main", "certified against attacked AUROC of several runs"),
     "report": ("diffad.commands.report:main", "one HTML page about a run"),
+    "backbones": (
+        "diffad.backbones.convert:main",
+        "convert a published robust checkpoint into a folder of safetensors and JSON",
+    ),
     "data": ("diffad.commands.data:main", "describe a data set and draw a contact sheet of it"),
 }
 
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """Help text: the commands, a line each."""
-    lines = [f"  {name:<9}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: diffad COMMAND [options]", "", *lines, "", "diffad COMMAND --help lists the options of one."]
     )

@@ -22,7 +22,8 @@ class TorchvisionResNet(Network):
         known = [
             model for model in torchvision.models.list_models() if "resne" in model and "_rcnn" not in model
         ]
-        known = [model for model in known if "fcn" not in model and "deeplab" not in model]
+        listed = torchvision.models.list_models(module=torchvision.models)
+        known = [model for model in listed if model.startswith(("resnet", "resnext", "wide_resnet"))]
         if name not in known:
             raise InputError(
                 f"torchvision: got {name!r}, allowed are {', '.join(known)}; timm:NAME has the others"
