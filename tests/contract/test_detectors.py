@@ -13,7 +13,6 @@ from torch import Tensor
 from certify.checks import InputError
 from diffad import DETECTORS, Detector, detector_class, load_detector
 from diffad.attacks import Material, attack
-from diffad.attacks import Material, attack
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.baselines.patch_nn import PatchNN
@@ -318,21 +317,6 @@ def test_score_lies_in_its_interval(detector: Detector) -> None:
     scores, float32 = detector.score_array(TEST), 2.0**-23
     assert (lower * (1 - float32) <= scores).all()
     assert (scores <= upper * (1 + float32)).all()
-
-
-def test_an_attacker_who_may_show_anything_reaches_the_floor(detector: Detector) -> None:
-    """At Linf eps 1: at least as bad as the worst of all train normals, test images and flat grey levels."""
-    greys = torch.linspace(0, 1, 11).view(-1, 1, 1, 1).expand(-1, *SHAPE)
-    known = detector.score_array(torch.cat([TRAIN, TEST, greys]))
-    attacked, labels = torch.cat([NORMALS[:4], ANOMALIES[:4]]), np.repeat([0, 1], 4)
-    material = Material(references=torch.cat([TRAIN, TEST]))
-    for method in ("feature_target", "ensemble"):
-        result = attack(
-            detector, attacked, labels, norm="linf", eps=1.0, method=method, steps=3, material=material
-        )
-        slack = 1e-5 * float(np.abs(known).max())
-        assert (result.scores[:4] >= known.max() - slack).all(), method
-        assert (result.scores[4:] <= known.min() + slack).all(), method
 
 
 def test_an_attacker_who_may_show_anything_reaches_the_floor(detector: Detector) -> None:
