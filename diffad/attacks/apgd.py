@@ -16,6 +16,7 @@ from torch import Tensor
 from diffad.attacks.search import Search
 
 GRADIENT_SHARE = 0.75  # of a move; the rest repeats the move before
+NUDGE = 0.01  # of the ball: too little to lose what a good start is worth
 LEAST_RISES = 0.75  # share of the moves between two checkpoints that must go up to keep the step size
 
 
@@ -26,7 +27,17 @@ def apgd(search: Search, steps: int) -> None:
     can hold an image at a point, and oscillation by noise alone halves its step. PGD with a fixed schedule is the
     control (an ensemble runs both).
     """
-    adaptive_ascent(search, search.start, range(steps))
+    adaptive_ascent(search, beside(search), range(steps))
+
+
+def beside(search: Search) -> Tensor:
+    """Return points (b, c, h, w) beside the starts: a hundredth of the way to a random point of the ball.
+
+    At a clean image itself the gradient of many a score is exactly zero in whole regions, such as an empty background
+    that the nearest normal image shares. A sign step leaves them there for good; beside it all coordinates move.
+    """
+    anywhere = search.threat.random_start(search.clean, search.rows.names, seed=search.seed, restart=0)
+    return search.threat.project(search.start + NUDGE * (anywhere - search.clean), search.clean)
 
 
 def checkpoints(steps: int) -> list[int]:

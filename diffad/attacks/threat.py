@@ -98,10 +98,14 @@ class ThreatModel:
     ) -> Float[Tensor, "b c h w"]:
         """Return a uniform draw from the ball around each clean image, brought into the box.
 
+        A coordinate that leaves the box is mirrored at the clean one, and clipped only if that leaves it too. A clip
+        alone would put half of a black background back where it was, where its gradient is often exactly zero.
         Keyed by (seed, image index, restart): the same start whatever the batch.
         """
         draws = [self._uniform_in_ball(clean.shape[1:], _generator(seed, i, restart)) for i in indices]
-        return self.project(clean + torch.from_numpy(np.stack(draws)).to(clean), clean)
+        offset = torch.from_numpy(np.stack(draws)).to(clean)
+        outside = (clean + offset < 0.0) | (clean + offset > 1.0)
+        return self.project(clean + torch.where(outside, -offset, offset), clean)
 
     def _uniform_in_ball(self, shape: Sequence[int], generator: np.random.Generator) -> FloatArray:
         if self.norm == "linf":

@@ -61,3 +61,18 @@ def test_it_spends_the_gradients_it_is_given_and_one_score():
     assert result.info["gradient_evaluations"] == 6 * 2 * 30
     assert result.info["score_queries"] == 6 * 2
     assert result.trace.shape == (6, 31)
+
+
+def test_a_background_without_gradient_does_not_stay_where_it_is():
+    """At a corner of the box, and at a reference, half the coordinates have no gradient; all of them can pay."""
+    images = torch.zeros(1, *SHAPE)
+    images[..., :2, :] = 0.5
+
+    def distance(points: Tensor) -> Tensor:
+        reference = torch.where(images == 0.5, 0.4, 0.0)
+        return torch.linalg.vector_norm((points - reference).flatten(1), dim=1)
+
+    arguments = {"norm": "linf", "eps": 0.1, "steps": 50}
+    reached = attack(distance, images, [0], method="apgd", **arguments).scores[0]
+    assert reached == pytest.approx((8 * 0.2**2 + 8 * 0.1**2) ** 0.5, rel=1e-5)
+    assert attack(distance, images, [0], method="pgd", **arguments).scores[0] < 0.95 * reached

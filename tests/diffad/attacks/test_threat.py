@@ -103,6 +103,14 @@ def test_random_l2_starts_fill_the_ball_uniformly():
     assert float((radii.sort().values.square() - ranks).abs().max()) < 0.042
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_random_starts_leave_the_faces_of_the_box(norm):
+    clean = torch.tensor([0.0, 1.0]).repeat(500, 8).reshape(500, 1, 4, 4)
+    starts = ThreatModel(norm, 0.3).random_start(clean, range(500), seed=0, restart=1)
+    assert float(starts.min()) > 0.0
+    assert float(starts.max()) < 1.0
+
+
 def test_points_that_break_the_threat_are_caught(clean):
     threat = ThreatModel("linf", 0.1)
     inside = clean.clamp(0.2, 0.8)
