@@ -15,15 +15,18 @@ from certify.shards import current_shard
 from diffad.attack_evaluation import AttackOptions, attack_detector, conditions_of
 from diffad.attack_followup import check_reached, gather_evidence
 from diffad.attack_record import attack_record
-from diffad.attacks import ATTACKS, ENSEMBLES, PRESETS
+from diffad.attacks import ATTACKS, ENSEMBLES, PRESETS, ThreatModel
 from diffad.attacks.checks import CheckOutcome
 from diffad.attacks.store import AttackStore
 from diffad.conditions import Condition
 from diffad.config import parse_config
+from diffad.data import DataSplit
+from diffad.detector import Detector
 from diffad.evidence import write_evidence
 from diffad.manifest import build_manifest, describe_data, now
-from diffad.metric_rows import auroc_table
+from diffad.metric_rows import Row, auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
+from diffad.registry import DETECTORS, load_detector
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
 from diffad.tables import format_table
@@ -45,6 +48,8 @@ class AttackConfig(SmoothedOptions):
     """An attack (pgd, apgd, square, ...), a preset of a paper (pgd-100) or `ensemble`; a wrong name lists all."""
     objective: str | None = None
     """Differentiate another function of the detector instead of its score, by name; the score judges what it finds."""
+    sources: str | None = None
+    """Detectors to craft the images of --method transfer on: folders, or names to fit here, comma separated."""
     steps: int | None = None
     """Gradient steps, or score queries of a method without gradients; None: those of the method."""
     eot: int = 16
@@ -69,31 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     """Attack as `config` says, write the run folder, print the table; return the folder."""
     started = now()
-    radii = [
-        r for r in parse_radii(config.curve or config.eps, "--curve" if config.curve else "--eps") if r > 0
-    ]
-    if not radii:
-        raise InputError("--eps, --curve: got no size above 0, need at least one")
+    radii = attacked_radii(config)  # refuses what is out of range before a detector is loaded or trained
     check_choice(config.method, (*ATTACKS, *ENSEMBLES, *PRESETS), "--method")
     shard = current_shard()
     check_world_size(1 if shard is None else shard.world)
     detector, split = load_sources(config, may_train=shard is None)
-    smoothing = "" if config.smoothing == "plain" else config.smoothing or default_smoothing(detector)
-    sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
-    if smoothing not in ("", "none") and sigma is None:
-        raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
-    plan = Plan(
-        smoothing=smoothing,
-        sigma=sigma,
-        radii=tuple(radii),
-        n=config.n,
-        percentile=config.percentile,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        compile=config.compile,
-        device=config.device,
-    )
-    detector = at_sigma(detector, smoothing, sigma, config.inner_sigma)
+    plan = plan_of(config, detector, radii)
+    detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
+    sources, purifier = load_transfer_sources(config, split), load_purifier(config.purifier)
     options = AttackOptions(
         norm=config.norm,
         radii=radii,
@@ -103,17 +91,18 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         restarts=config.restarts,
         eot=config.eot,
         seed=config.seed,
+        sources={name: source.score for name, source in sources.items()},
     )
     console.say(
         f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
-        f"{', '.join(f'{radius:g}' for radius in options.ascending)}, {config.method}"
+        f"{', '.join(f'{radius:g}' for radius in radii)}, {options.name}"
     )
     data = split.name.replace(":", "-").replace("/", "-")
     folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{data}"
-    purifier = load_purifier(config.purifier)
     identity = {
         "detector": detector.fingerprint(),
         "purifier": None if purifier is None else purifier.fingerprint(),
+        "sources": {name: source.fingerprint() for name, source in sources.items()},
         "compile": config.compile,
     }
     store = AttackStore(folder / "draws" / "attack", identity, shard)
@@ -134,10 +123,14 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
             write_evidence(folder, condition, kept)
     manifest = build_manifest(
         "diffad attack",
-        {**asdict(config), "smoothing": smoothing, "sigma": sigma, "arguments": detector.config()},
+        {
+            **asdict(config),
+            **{"smoothing": plan.smoothing, "sigma": plan.sigma},
+            **{"arguments": detector.config(), "source_detectors": identity["sources"]},
+        },
         data=describe_data(split),
         detectors={detector.name: detector.fingerprint()},
-        seeds={"attack": config.seed, "evaluate": config.seed},
+        seeds={"attack": config.seed, "evaluate": config.seed, "evidence": config.seed + 1},
         started=started,
         device=config.device,
         world_size=1 if shard is None else shard.world,
@@ -147,12 +140,67 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     run = write_run(folder, manifest, without_known_clean(folder, conditions))
     for failed in (one.sentence for found in outcomes for one in found if one.failed):
         console.say(f"check {failed}")
-    rows = auroc_table(run)
+    show(config, auroc_table(run), folder)
+    return folder
+
+
+def attacked_radii(config: AttackConfig) -> list[float]:
+    """Return the radii above 0 that are asked for, each once, the smallest first."""
+    asked = parse_radii(config.curve or config.eps, "--curve" if config.curve else "--eps")
+    radii = sorted({radius for radius in asked if radius > 0})
+    if not radii:
+        raise InputError("--eps, --curve: got no size above 0, need at least one")
+    for radius in radii:
+        ThreatModel.parse(config.norm, radius)
+    return radii
+
+
+def plan_of(config: AttackConfig, detector: Detector, radii: Sequence[float]) -> Plan:
+    """Return the plan by which `certify` would smooth the detector; an empty way for the plain score."""
+    smoothing = "" if config.smoothing == "plain" else config.smoothing or default_smoothing(detector)
+    sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
+    if smoothing not in ("", "none") and sigma is None:
+        raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
+    return Plan(
+        smoothing=smoothing,
+        sigma=sigma,
+        radii=tuple(radii),
+        n=config.n,
+        percentile=config.percentile,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        compile=config.compile,
+        device=config.device,
+    )
+
+
+def load_transfer_sources(config: AttackConfig, split: DataSplit) -> dict[str, Detector]:
+    """Return the detectors of `--sources` by name, fitted on the train images where they are but named."""
+    words = [word.strip() for word in (config.sources or "").split(",") if word.strip()]
+    needed = config.method in ATTACKS and "sources" in ATTACKS[config.method].material
+    if bool(words) != needed:
+        raise InputError(
+            f"--sources: {'got ' + config.sources if config.sources else 'none given'}, --method {config.method}; the "
+            "method transfer needs some, such as pixel_nn,pca, and no other method takes any"
+        )
+    sources: dict[str, Detector] = {}
+    for word in words:
+        source = load_detector(word)
+        source = source.fit(split.train.images) if word in DETECTORS else source
+        if source.image_shape != tuple(split.test.images.shape[1:]):
+            raise InputError(
+                f"--sources: {word} takes images {source.image_shape}, {split.name} has others; train it on these"
+            )
+        sources[Path(word).name] = source.to(config.device)
+    return sources
+
+
+def show(config: AttackConfig, rows: list[Row], folder: Path) -> None:
+    """Print the table, or one JSON object; of the attacked sides all, or the one asked for."""
     if config.side is not None:
         rows = [row for row in rows if row["condition"] != "attack" or row["side"] == config.side]
     print(json.dumps({"folder": str(folder), "auroc": rows}) if config.json else format_table(rows))
     console.say(f"\nrun folder: {folder}   (diffad compare {folder} CERTIFY_RUN draws both)")
-    return folder
 
 
 def without_known_clean(folder: Path, conditions: list[Condition]) -> list[Condition]:

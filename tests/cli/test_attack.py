@@ -1,0 +1,120 @@
+"""`diffad attack`: methods, checks, what is kept, and the sandwich with a certificate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from certify import console
+from certify.cli import main as certify
+from diffad.cli import main
+from diffad.results import read_run
+
+DIGITS = [
+    "--detector",
+    "pixel_nn",
+    "--data",
+    "digits",
+    "--normal_class",
+    "8",
+    "--resolution",
+    "8",
+    "--limit",
+    "4",
+]
+QUICK = [*DIGITS, "--curve", "0.1,0.25", "--steps", "3", "--checks", "none", "--output_dir", "attacked"]
+
+
+def records(folder: str = "attacked") -> list[dict]:
+    manifest = json.loads((Path(folder) / "manifest.json").read_text())
+    return [record for entry in manifest["commands"] for record in entry.get("attacks", [])]
+
+
+def test_methods_stand_side_by_side_and_the_ensemble_is_no_weaker(capsys) -> None:
+    for method in ("pgd", "square", "ensemble"):
+        assert main(["attack", *QUICK, "--method", method, "--json", "--side", "both"]) == console.DONE
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["auroc"]
+    found = {row["method"]: row["auroc"] for row in rows if row["radius"] == 0.25}
+    assert set(found) == {"pgd", "square", "ensemble"}
+    assert found["ensemble"] <= min(found.values())
+    assert {record["method"] for record in records()} == {"pgd", "square", "ensemble"}
+    assert set(records()[-1]["members"]) >= {"apgd", "pgd", "square"}
+
+
+def test_a_repeat_searches_nothing_and_other_options_search_anew(capsys, monkeypatch) -> None:
+    assert main(["attack", *QUICK]) == console.DONE
+    before = Path("attacked/images.parquet").read_bytes()
+    kept = set(Path("attacked/draws/attack").iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr("diffad.attacks.job.Job._batch", None)
+        assert main(["attack", *QUICK]) == console.DONE
+    assert Path("attacked/images.parquet").read_bytes() == before
+    assert main(["attack", *QUICK, "--seed", "1", "--restarts", "2"]) == console.DONE
+    assert len(set(Path("attacked/draws/attack").iterdir()) - kept) == 2
+
+
+def test_checks_run_with_every_attack_and_stand_in_the_manifest() -> None:
+    options = ["--eps", "0.25", "--steps", "10", "--output_dir", "attacked"]
+    assert main(["attack", *DIGITS, *options]) == console.DONE
+    (record,) = records()
+    assert {"eps_zero", "floor", "black_boxes"} <= {check["name"] for check in record["checks"]}
+    assert record["failed_checks"] == []
+    assert main(["attack", *DIGITS, *options, "--checks", "none"]) == console.DONE
+    first, again = records()
+    assert first == record
+    assert (again["checks"], again["failed_checks"]) == ([], None)
+
+
+def test_transfer_crafts_on_other_detectors() -> None:
+    options = ["--method", "transfer", "--sources", "pixel_mean,pca"]
+    assert main(["attack", *QUICK, *options]) == console.DONE
+    entry = json.loads(Path("attacked/manifest.json").read_text())["commands"][0]
+    assert set(entry["config"]["source_detectors"]) == {"pixel_mean", "pca"}
+    assert {c.method for c in read_run("attacked").conditions} == {"", "transfer"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "pdg"], "--method: got 'pdg', allowed are pgd"),
+        (["--method", "transfer"], "--sources: none given"),
+        (["--sources", "pca"], "--sources: got pca, --method pgd"),
+        (["--method", "pgd-100"], "preset"),
+        (["--objective", "nothing"], "nothing"),
+        (["--norm", "linf", "--curve", "0.1,8"], "8-bit units"),
+    ],
+)
+def test_each_mistake_says_one_clear_thing(words, message, capsys) -> None:
+    assert main(["attack", *QUICK, *words]) == console.FAILED
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+
+
+def test_an_attack_beyond_its_certificate_fails_the_comparison(capsys) -> None:
+    """A real certificate, a real attack, and then evidence that was tampered with."""
+    noise = ["--smoothing", "input", "--sigma", "0.25", "--n", "100", "--batch_size", "50"]
+    assert (
+        certify([*DIGITS, *noise, "--radii", "0.1", "--no_baselines", "--output_dir", "certified"])
+        == console.DONE
+    )
+    options = ["--eps", "0.1", "--steps", "2", "--eot", "2", "--checks", "none", "--output_dir", "attacked"]
+    assert main(["attack", *DIGITS, *noise, *options]) == console.DONE
+    capsys.readouterr()
+    compare = ["compare", "certified", "attacked", "--json", "--output_dir", "compared"]
+    assert main(compare) == console.DONE
+    assert json.loads(capsys.readouterr().out)["sandwich"] == {"judged": 8, "unjudged": 0, "violations": 0}
+    (path,) = Path("attacked/attacked").iterdir()
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    kept = load_file(path)
+    kept["draws"][2] += 5.0
+    save_file(kept, path, metadata=about)
+    assert main(compare) == console.FAILED
+    assert "1 of 8 attacked images left their certified interval" in capsys.readouterr().err
+    (record,) = json.loads(Path("compared/violations/violations.json").read_text())
+    assert record["image_index"] == 2
+    assert Path("compared/violations/000.png").is_file()
