@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,17 +82,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     plan = plan_of(config, detector, radii)
     detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
     sources, purifier = load_transfer_sources(config, split), load_purifier(config.purifier)
-    options = AttackOptions(
-        norm=config.norm,
-        radii=radii,
-        method=config.method,
-        objective=config.objective,
-        steps=config.steps,
-        restarts=config.restarts,
-        eot=config.eot,
-        seed=config.seed,
-        sources={name: source.score for name, source in sources.items()},
-    )
+    options = options_of(config, radii, sources)
     console.say(
         f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
         f"{', '.join(f'{radius:g}' for radius in radii)}, {options.name}"
@@ -114,20 +104,17 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     if config.checks != "none":
         outcomes = check_reached(detector, split, plan, options, reached, config.checks, purifier=purifier)
     conditions = conditions_of(detector, split, plan, options, reached)
+    for condition, kept in zip(conditions[1:], evidence, strict=True):
+        if kept is not None:
+            write_evidence(folder, condition, kept)
     records = [
         attack_record(condition, one.found, found, seconds=one.seconds)
         for condition, one, found in zip(conditions[1:], reached, outcomes, strict=True)
     ]
-    for condition, kept in zip(conditions[1:], evidence, strict=True):
-        if kept is not None:
-            write_evidence(folder, condition, kept)
+    chosen = {"smoothing": plan.smoothing, "sigma": plan.sigma, "arguments": detector.config()}
     manifest = build_manifest(
         "diffad attack",
-        {
-            **asdict(config),
-            **{"smoothing": plan.smoothing, "sigma": plan.sigma},
-            **{"arguments": detector.config(), "source_detectors": identity["sources"]},
-        },
+        {**asdict(config), **chosen, "source_detectors": identity["sources"]},
         data=describe_data(split),
         detectors={detector.name: detector.fingerprint()},
         seeds={"attack": config.seed, "evaluate": config.seed, "evidence": config.seed + 1},
@@ -171,6 +158,23 @@ def plan_of(config: AttackConfig, detector: Detector, radii: Sequence[float]) ->
         batch_size=config.batch_size,
         compile=config.compile,
         device=config.device,
+    )
+
+
+def options_of(
+    config: AttackConfig, radii: Sequence[float], sources: Mapping[str, Detector]
+) -> AttackOptions:
+    """Return threat, method and budget as the options give them."""
+    return AttackOptions(
+        norm=config.norm,
+        radii=radii,
+        method=config.method,
+        objective=config.objective,
+        steps=config.steps,
+        restarts=config.restarts,
+        eot=config.eot,
+        seed=config.seed,
+        sources={name: source.score for name, source in sources.items()},
     )
 
 
