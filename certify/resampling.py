@@ -8,13 +8,15 @@ are a product of matrices.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from certify.checks import InputError
 from certify.types import FloatArray
 
+Counts: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
 BLOCK = 250  # resamples in one product
 
 
@@ -38,16 +40,24 @@ def resampled_aurocs(anomalies: FloatArray, normals: FloatArray, seed: int, resa
     """
     m, n = anomalies.size, normals.size
     credits = pair_credits(anomalies, normals)
-    rows = resampled_rows(m, n, seed, resamples)
+    of_anomalies, of_normals = resampled_counts(m, n, seed, resamples)
     found = np.empty(resamples, dtype=np.float64)
     for start in range(0, resamples, BLOCK):
-        drawn = [next(rows) for _ in range(min(BLOCK, resamples - start))]
-        of_anomalies = np.array([np.bincount(one, minlength=m) for one, _ in drawn], dtype=np.float64)
-        of_normals = np.array([np.bincount(other, minlength=n) for _, other in drawn], dtype=np.float64)
+        block = slice(start, start + BLOCK)
         # Twice the credits are whole numbers, so the sums are exact in any order.
-        won = ((of_anomalies @ credits) * of_normals).sum(axis=1)
-        found[start : start + len(drawn)] = won / (2 * m * n)
+        won = ((of_anomalies[block].astype(np.float64) @ credits) * of_normals[block]).sum(axis=1)
+        found[block] = won / (2 * m * n)
     return found
+
+
+@lru_cache(maxsize=4)  # a table asks for the same resamples in every cell
+def resampled_counts(anomalies: int, normals: int, seed: int, resamples: int) -> tuple[Counts, Counts]:
+    """Return how often each image is in each of `resampled_rows`: (resamples, anomalies) and (resamples, normals)."""
+    rows = list(resampled_rows(anomalies, normals, seed, resamples))
+    return (
+        np.array([np.bincount(one, minlength=anomalies) for one, _ in rows], dtype=np.int32),
+        np.array([np.bincount(other, minlength=normals) for _, other in rows], dtype=np.int32),
+    )
 
 
 def pair_credits(anomalies: FloatArray, normals: FloatArray) -> FloatArray:

@@ -20,6 +20,7 @@ from diffad.metric_rows import Row, auroc_table
 from diffad.order import OrderError, check_order
 from diffad.plots import both_themes, headline, subject_labels
 from diffad.report_tables import matrix_html, number_texts
+from diffad.resampled import resampled_difference
 from diffad.results import read_run
 from diffad.runs import Run, join_runs
 from diffad.sandwich import FOLDER as VIOLATIONS
@@ -96,7 +97,8 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     missing), method and failed_checks of the attack (None: not checked), infinite, n, alpha (of the whole cell),
     normals, anomalies; auroc_interval, DeLong's 95 % interval of the certified AUROC over the test images, and
     behind: [difference, low, high], by how much it lies behind the best certified row at this radius, with the
-    95 % interval of DeLong's paired test (None for the best, and for rows on other images).
+    95 % interval of DeLong's paired test (None for the best, and for rows on other images); behind_bootstrap: that of
+    the paired bootstrap (`diffad.resampled`).
     """
     rows: list[Row] = []
     proved: dict[tuple[float, str], Condition] = {}
@@ -117,6 +119,7 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     for row in rows:
         first, other = (proved.get((row["radius"], name)) for name in (best[row["radius"]], row["label"]))
         row["behind"] = None if row["label"] == best[row["radius"]] else _behind(first, other)
+        row["behind_bootstrap"] = None if row["behind"] is None else _behind_resampled(first, other)
     return rows
 
 
@@ -140,6 +143,11 @@ def _behind(first: Condition | None, other: Condition | None) -> list[float] | N
     found = delong_test(first.bounds, other.bounds, labels)
     # without variance (two perfect rows, or two where nothing is certified) the images say nothing on the difference
     return [found.value, found.low, found.high] if found.method == "delong" else None
+
+
+def _behind_resampled(first: Condition | None, other: Condition | None) -> list[float] | None:
+    """The interval of the same difference by the paired bootstrap."""
+    return None if first is None or other is None else resampled_difference(first, other)
 
 
 def _cell(rows: list[Row], radius: float) -> Row:
@@ -175,20 +183,21 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
     """Plain text: a block for each radius, the best certified AUROC first."""
-    lines = [
-        ["L2 radius", "detector", "clean", "certified", "95 %", "attacked", "behind, 95 %", "n", "images"]
-    ]
+    numbers = ["clean", "certified", "95 %", "attacked", "behind, 95 %", "bootstrap", "n", "images"]
+    lines = [["L2 radius", "detector", *numbers]]
     before = None
     for row in rows:
         shown = "" if row["radius"] == before else f"{row['radius']:g}"
         images = f"{row['normals']}+{row['anomalies']}"
         clean, certified, attacked = number_texts(row, digits)
         spread = [interval_text(row["auroc_interval"]), attacked, behind_text(row)]
+        spread.append(interval_text(row["behind_bootstrap"], 3))
         lines.append([shown, row["label"], clean, certified, *spread, str(row["n"]), images])
         before = row["radius"]
     width = max(len(line[1]) for line in lines)
     text = align([[line[0], line[1].ljust(width), *line[2:]] for line in lines])
-    text += "\n95 %: over the choice of test images (DeLong). behind: the best row of the radius minus this one, paired"
+    text += "\n95 %: over the choice of test images (DeLong). "
+    text += "behind: the best row of the radius minus this one, paired,\nby DeLong and by bootstrap"
     return text + "".join(f"\nnote: {note}" for note in notes(rows))
 
 

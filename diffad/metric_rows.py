@@ -21,6 +21,7 @@ from certify.types import ScoreBounds, Side
 from certify.uncertainty import delong_interval
 from diffad.conditions import Condition
 from diffad.recorded_checks import failed_checks
+from diffad.resampled import resampled_interval
 from diffad.runs import Run
 
 Row = dict[str, Any]
@@ -39,6 +40,7 @@ def auroc_table(run: Run) -> list[Row]:
     `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).
     `*_interval` is the 95 % interval over the test images: DeLong's for auroc, Clopper-Pearson's for a rate
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
+    auroc_bootstrap is the bootstrap's, of clean and of certified rows of side `both` alone.
     The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
     """
     return [_row(run, condition, side) for condition in run.conditions for side in _sides(run, condition)]
@@ -86,6 +88,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "anomalies": anomalies,
         **values,
         "auroc_interval": _test_set_interval(condition, side, at_zero),
+        "auroc_bootstrap": _bootstrap_interval(condition, side, at_zero),
         **{f"{name}_interval": _interval(values[name], count) for name, count in rates.items()},
         "infinite": infinite_share(condition),
         "threshold": threshold,
@@ -144,6 +147,14 @@ def _test_set_interval(condition: Condition, side: Side, at_zero: ScoreBounds | 
         return None
     found = delong_interval(condition.bounds, labels, side, at_zero)
     return [found.low, found.high]
+
+
+def _bootstrap_interval(condition: Condition, side: Side, at_zero: ScoreBounds | None) -> list[float] | None:
+    """The bootstrap's, beside DeLong's, for the rows that tables print: nobody attacked, and all of a certificate."""
+    printed = condition.condition == "clean" or (condition.condition == "certified" and side == "both")
+    if not printed or condition.alpha_kind in (*CORRECTED, "per_image"):
+        return None
+    return resampled_interval(condition, side, at_zero)
 
 
 def _interval(rate: float | None, trials: int) -> list[float] | None:

@@ -36,7 +36,8 @@ def table_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:
     note = (
         "AUROC; in: normal images are attacked; out: anomalous images; both: all of them. "
         "no bound: share of images with no finite bound, which lose every comparison. In brackets the 95 % interval "
-        "over the choice of test images (DeLong), which a certificate's alpha does not cover: that is about its noise."
+        "over the choice of test images (DeLong, below it the bootstrap), which a certificate's alpha does not cover: "
+        "that is about its noise."
     )
     html = "".join(parts) + page.paragraph(note, "note")
     return html + page.folded("At alpha an image, the literature's convention", "".join(convention))
@@ -69,7 +70,7 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
             here = [r for r in certified if r["radius"] == radius]
             line += [cell_text(find(here, side=side)) for side in ATTACKED]
             both = find(here, side="both")
-            line.append(interval_text(both["auroc_interval"] if both else None))
+            line.append(two_intervals(both))
             line += [ceil_text(100 * here[0]["infinite"], 0) + " %" if here else MISSING] if unbounded else []
         for method in methods:
             here = [r for r in attacked if (r["radius"], r["method"]) == (radius, method)]
@@ -80,6 +81,14 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
     caption = [label, f"AUROC {cell_text(clean)} {spread} without an attacker"]
     caption += [confidence_text(certified[0])] if certified else []
     return page.table(lines, groups=groups, caption="; ".join(caption), strong=strong)
+
+
+def two_intervals(row: Row | None) -> str:
+    """DeLong's interval of the AUROC of a row and, below it, the bootstrap's where there is one."""
+    if row is None:
+        return MISSING
+    found = [row["auroc_interval"], row["auroc_bootstrap"]]
+    return "\n".join(interval_text(interval) for interval in found if interval is not None) or MISSING
 
 
 def rates_html(rows: Sequence[Row], subjects: Iterable[Subject]) -> str:

@@ -124,8 +124,8 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
     certified = sorted((_kind(row), confidence_text(row)) for row in rows if row["condition"] == "certified")
     title += "".join(f"\n{text}" for text in dict.fromkeys(text for _, text in certified))
     if clean is not None:
-        title += "\nin brackets: 95 % over the choice of test images (DeLong), "
-        title += f"without an attacker {interval_text(clean['auroc_interval'])}"
+        title += "\nin brackets: 95 % over the choice of test images, by DeLong and by bootstrap; without an attacker "
+        title += f"{interval_text(clean['auroc_interval'])} and {interval_text(clean['auroc_bootstrap'])}"
     lines = [[f"{norm} radius" if norm else "", "clean", *(header for header, _, _ in columns)]]
     for radius in sorted({row["radius"] for row in rows}) or [0.0]:
         line = [radius_text(radius, norm) if norm else "", cell_text(clean, "auroc", digits)]
@@ -133,6 +133,8 @@ def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digi
             own = [row for row in rows if _kind(row) == kind and row["radius"] == radius]
             if content == "infinite":
                 line.append(ceil_text(own[0]["infinite"], 2) if own else MISSING)
+            elif content == "bootstrap":
+                line.append(interval_text((find(own, side="both") or {}).get("auroc_bootstrap")))
             elif content == "interval":
                 both = find(own, side="both")
                 shown = both is not None and not both.get("failed_checks")
@@ -153,7 +155,7 @@ def _kind(row: Row) -> Kind:
 
 
 def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
-    """(header, kind, side, `interval` or `infinite`) of the columns of a kind; the per-image convention has one."""
+    """(header, kind, side or content) of the columns of a kind; the per-image convention has one."""
     name = KINDS[kind[0]]
     if name == "clean":
         return []
@@ -163,7 +165,9 @@ def _columns(kind: Kind) -> list[tuple[str, Kind, str]]:
     first = "certified: in" if name == "certified" else attacked
     sides = [(first if side == "in" else side, kind, str(side)) for side in ATTACKED]
     sides.append(("both, 95 %", kind, "interval"))
-    return [*sides, ("infinite", kind, "infinite")] if name == "certified" else sides
+    if name == "attack":
+        return sides
+    return [*sides, ("bootstrap", kind, "bootstrap"), ("infinite", kind, "infinite")]
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
