@@ -39,10 +39,10 @@ def ascend(
     """Yield the point behind each step of projected gradient ascent (Madry et al. 2018); no graph is kept."""
     points = start.detach()
     for size in sizes:
-        points.requires_grad_(True)
+        leaf = points.detach().requires_grad_(True)  # not `points` itself, which the caller may have kept
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(losses(points).sum(), points)
-        points = threat.project(points.detach() + size * threat.ascent(gradient), clean).detach()
+            (gradient,) = torch.autograd.grad(losses(leaf).sum(), leaf)
+        points = threat.project(points + size * threat.ascent(gradient), clean)
         yield points
 
 
