@@ -46,7 +46,8 @@ def check_shapes(case: Case, budget: Budget) -> CheckOutcome:
     if reason := without_gradients(case):
         return not_applicable("shapes", reason)
     own = float(case.gains(case.result).mean())
-    means = {one.name: float(case.gains(case.attack(objective=one)).mean()) for one in _objectives(case)}
+    tried = _objectives(case, budget)
+    means = {one.name: float(case.gains(case.attack(objective=one)).mean()) for one in tried}
     best = max(means, key=lambda name: means[name])
     value = (means[best] - own) / max(abs(own), case.rounding)
     detail = (
@@ -55,15 +56,19 @@ def check_shapes(case: Case, budget: Budget) -> CheckOutcome:
     return CheckOutcome("shapes", value <= _MORE, value, detail)
 
 
-def _objectives(case: Case) -> Iterator[Objective]:
-    """Yield the score itself, its shapes, and the surrogates by name."""
+def _objectives(case: Case, budget: Budget) -> Iterator[Objective]:
+    """Yield the score itself where the attack follows something else, its shapes, and the surrogates by name."""
     score = case.target.objective(**case.draws)
     centre, spread = float(np.median(case.result.clean_scores)), float(np.std(case.result.clean_scores))
-    yield Shaped(score, torch.nn.Identity(), "score")
+    if case.settings["objective"] is not None:
+        yield Shaped(score, torch.nn.Identity(), "score")
     yield Shaped(score, partial(_log, centre=centre, spread=max(spread, case.rounding)), "log")
-    if case.result.clean_scores.min() > 0 and case.result.clean_scores.max() < 1:
+    within = case.result.clean_scores.min() > 0 and case.result.clean_scores.max() < 1
+    if within and budget.steps is None:
         yield Shaped(score, _logit, "logit")
     for name in surrogate_names(case.target):
+        if name == case.settings["objective"]:
+            continue
         yield named_objective(case.target, name, **case.draws)
 
 

@@ -1,0 +1,65 @@
+"""Radius 0, growing radii and the whole box."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import broken
+import numpy as np
+import pytest
+
+from certify.checks import InputError
+from diffad.attacks import attack
+from diffad.attacks.checks.case import SMALL, Case
+from diffad.attacks.checks.radius import check_eps_zero, check_floor, known_scores, sweep_outcome
+
+IMAGES, LABELS = broken.images(), broken.labels()
+
+
+def case_of(detector, **options) -> Case:
+    chosen = {"norm": "l2", "eps": 0.1, "steps": 20, **options}
+    references = chosen.pop("references", None)
+    return Case.of(
+        detector, IMAGES, LABELS, attack(detector, IMAGES, LABELS, **chosen), SMALL, references=references
+    )
+
+
+def test_clean_scores_that_are_not_those_of_the_detector_are_noticed():
+    case = case_of(broken.Sound())
+    assert check_eps_zero(case, SMALL).value == 0.0
+    shifted = replace(case.result, clean_scores=case.result.clean_scores + 0.01)
+    outcome = check_eps_zero(replace(case, result=shifted), SMALL)
+    assert outcome.failed
+    assert outcome.value == pytest.approx(0.01 / (case.result.clean_scores.max() + 0.01), rel=1e-4)
+
+
+def test_a_sweep_out_of_order_fires_and_names_the_side():
+    case = case_of(broken.Sound())
+    curve = [case.attack(eps=eps) for eps in (0.05, 0.1, 0.2)]
+    assert sweep_outcome(case, curve).passed
+    swapped = [curve[0], replace(curve[2], eps=0.1), replace(curve[1], eps=0.2)]
+    outcome = sweep_outcome(case, swapped)
+    assert outcome.failed
+    assert outcome.value > 0.3
+    with pytest.raises(InputError, match="ascending"):
+        sweep_outcome(case, curve[::-1])
+
+
+def test_the_floor_is_the_worst_of_references_images_and_greys():
+    sound = broken.Sound()
+    case = case_of(sound, references=sound.prototype[None])
+    known = known_scores(case)
+    assert len(known) == 1 + 11 + len(case.images)
+    assert known.min() == 0.0  # the prototype itself
+    assert check_floor(case, SMALL).passed
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_saturated_score_stays_above_the_floor_that_a_reference_shows(norm):
+    """An image of score 0 exists, and the attacker may show it; the gradient does not lead there."""
+    saturated = broken.Saturated()
+    case = case_of(saturated, norm=norm, references=saturated.prototype[None])
+    outcome = check_floor(case, SMALL)
+    assert outcome.failed
+    assert outcome.value == pytest.approx(0.5)  # all scores are 1, where anomalies might have 0
+    assert np.ptp(case.result.clean_scores) == 0.0
