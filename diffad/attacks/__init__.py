@@ -2,6 +2,7 @@
 
 from diffad.attacks.attack import as_target, attack, attack_curve, pgd
 from diffad.attacks.methods import ATTACKS, ENSEMBLES, PRESETS
+from diffad.attacks.minimal import MinimalDistance, minimal_distance
 from diffad.attacks.objective import Objective, ScoreObjective
 from diffad.attacks.pgd import SCHEDULES
 from diffad.attacks.random import RandomTarget
@@ -22,6 +23,7 @@ __all__ = [
     "AttackError",
     "AttackResult",
     "Material",
+    "MinimalDistance",
     "Norm",
     "Objective",
     "RandomTarget",
@@ -36,6 +38,7 @@ __all__ = [
     "attack",
     "attack_curve",
     "attack_smoothed",
+    "minimal_distance",
     "parse_eps",
     "pgd",
     "purified",

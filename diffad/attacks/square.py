@@ -114,7 +114,7 @@ def _l2_square(search: Search, best: Tensor, area: float, draws: FloatArray) -> 
     old = delta * inside
     new = _unit(old) + inside * shape * _signs(draws[:, 5:, None, None], best)
     rest = torch.where(inside | drained, 0.0, delta)
-    left = (search.threat.eps**2 - rest.square().sum((1, 2, 3), keepdim=True)).clamp_min(0.0)
+    left = (search.threat.radius**2 - rest.square().sum((1, 2, 3), keepdim=True)).clamp_min(0.0)
     return search.threat.project(search.clean + rest + _unit(new) * (left / channels).sqrt(), search.clean)
 
 

@@ -64,6 +64,11 @@ class ThreatModel:
             raise InputError(f"norm: got {norm!r}, allowed are {', '.join(NORMS)}")
         return cls(norm, parse_eps(eps))
 
+    @property
+    def radius(self) -> float | Tensor:
+        """The radius, or of a threat with one for each row of a batch (b, 1, 1, 1): see `diffad.attacks.radii`."""
+        return self.eps
+
     def distance(
         self, points: Float[Tensor, "b c h w"], clean: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, " b"]:
@@ -76,8 +81,9 @@ class ThreatModel:
     ) -> Float[Tensor, "b c h w"]:
         """Return the nearest image to each point within both the ball and the box (exact in both norms)."""
         if self.norm == "linf":
-            return points.clamp(clean - self.eps, clean + self.eps).clamp(0.0, 1.0)
-        return (clean + _project_l2(points - clean, clean, self.eps * (1 - _L2_MARGIN))).clamp(0.0, 1.0)
+            return points.clamp(clean - self.radius, clean + self.radius).clamp(0.0, 1.0)
+        radius = self.radius.flatten(1) if isinstance(self.radius, Tensor) else self.radius
+        return (clean + _project_l2(points - clean, clean, radius * (1 - _L2_MARGIN))).clamp(0.0, 1.0)
 
     def ascent(self, gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return the unit step of steepest ascent: the sign (Linf) or the normalised gradient (L2).
@@ -126,7 +132,7 @@ class ThreatModel:
             raise AttackError(f"an attacked image lies {distance} away in {self.norm}, eps is {self.eps}")
 
 
-def _project_l2(delta: Tensor, clean: Tensor, eps: float) -> Tensor:
+def _project_l2(delta: Tensor, clean: Tensor, eps: float | Tensor) -> Tensor:
     """Project perturbations onto the L2 ball cut by the box, exactly.
 
     The projection is clip(s * delta) for the largest s <= 1 whose norm is at most eps (KKT: the ball scales,
