@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from certify.checks import InputError
 from certify.files import write_atomic, write_json
 from diffad.conditions import Condition
 from diffad.evidence import Evidence, read_evidence
@@ -81,16 +82,20 @@ class Sandwich:
 
 
 def check_sandwich(runs: Sequence[Run]) -> Sandwich:
-    """Judge every attacked image by the certificates of its detector, way and noise at the same L2 radius."""
-    homes = {id(condition): run.folder for run in runs for condition in run.conditions}
+    """Judge every attacked image by the certificates of its detector, way and noise at the same L2 radius.
+
+    Raises InputError where a certificate speaks of another percentile of the noisy score than was attacked.
+    """
+    homes = {id(condition): run for run in runs for condition in run.conditions}
     pairs: list[Pair] = []
     unjudged = 0
     for certified, attacked in _meetings(runs):
-        evidence = read_evidence(homes[id(attacked)], attacked)
+        evidence = read_evidence(homes[id(attacked)].folder, attacked)
         if evidence is None:
             unjudged += len(np.intersect1d(certified.images.index, attacked.images.index))
-        else:
-            pairs.append(Pair(certified, attacked, evidence))
+            continue
+        _check_percentile(homes[id(certified)], certified, evidence)
+        pairs.append(Pair(certified, attacked, evidence))
     judged = sum(len(np.intersect1d(pair.certified.images.index, pair.evidence.index)) for pair in pairs)
     violations = [found for pair in pairs for found in _violations(pair, LEVEL / judged)] if judged else []
     return Sandwich(judged, unjudged, tuple(violations))
@@ -130,6 +135,16 @@ def _meetings(runs: Sequence[Run]) -> Iterator[tuple[Condition, Condition]]:
                 same = attacked.subject.score == certified.subject.score
                 if same and math.isclose(attacked.radius, certified.radius, rel_tol=1e-12):
                     yield certified, attacked
+
+
+def _check_percentile(run: Run, certified: Condition, evidence: Evidence) -> None:
+    configs = [entry["config"] for entry in run.manifest["commands"] if entry["command"] == "certify"]
+    other = {config["percentile"] for config in configs if "percentile" in config} - {evidence.percentile}
+    if evidence.percentile is not None and other:
+        raise InputError(
+            f"compare: {certified.name} is about the percentile {other.pop():g} of the noisy score, the attack about "
+            f"{evidence.percentile:g}; attack with the --percentile of the certificate"
+        )
 
 
 def _violations(pair: Pair, level: float) -> Iterator[Violation]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from certify.bounds import order_ranks
+from certify.checks import InputError
 from diffad.compare import compare_command
 from diffad.evidence import Evidence, evidence_path, read_evidence, write_evidence
 from diffad.order import OrderError
@@ -49,17 +49,6 @@ def test_a_sound_run_is_judged_and_keeps_its_certificate(run) -> None:
     found = check_sandwich([with_evidence(run)])
     assert (found.judged, found.unjudged, found.violations) == (2 * 40, 0, ())
     assert found.sentence.endswith("0 of 80 attacked images left their certified interval")
-
-
-def test_the_interval_is_of_exact_order_statistics(run) -> None:
-    evidence = drawn(attacks(run)[0])
-    low, high = order_ranks(DRAWS, 0.5, 0.01 / 2)
-    ends = evidence.interval(0.01)
-    np.testing.assert_array_equal(ends.lower, evidence.draws[:, low - 1])
-    np.testing.assert_array_equal(ends.upper, evidence.draws[:, high - 1])
-    few = replace(evidence, draws=evidence.draws[:, :5]).interval(1e-6)
-    assert np.isneginf(few.lower).all()
-    assert np.isposinf(few.upper).all()
 
 
 def test_an_image_beyond_its_bounds_by_more_than_chance_is_a_violation(run, tmp_path) -> None:
@@ -125,6 +114,13 @@ def test_evidence_of_other_rows_is_no_evidence(run) -> None:
     found = check_sandwich([run])
     assert (found.judged, found.unjudged) == (0, 80)
     assert "kept no images" in found.sentence
+
+
+def test_a_certificate_of_another_percentile_does_not_speak_of_the_attack(run, tmp_path) -> None:
+    manifest = {**run.manifest, "commands": [{"command": "certify", "config": {"percentile": 0.3}}]}
+    other = replace(with_evidence(run), manifest=manifest)
+    with pytest.raises(InputError, match=r"percentile 0\.3 of the noisy score, the attack about 0\.5"):
+        check_sandwich([other])
 
 
 def test_compare_fails_loudly_and_saves_the_image(run, tmp_path, capsys) -> None:
