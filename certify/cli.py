@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 
 from certify import console
 from certify.checks import InputError
-from diffad.commands.certify import certify
-from diffad.commands.certify_options import CertifyConfig
-from diffad.config import parse_config
 
 # first word -> ("module:main", one line of help); each main takes the other words and returns an exit code
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -35,10 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         return run_command(words)
+    return console.start("certify.cli:certify_command", words)
+
+
+def certify_command(words: list[str]) -> int:
+    """Certify, and return the exit code."""
+    from diffad.commands.certify import certify
+    from diffad.commands.certify_options import CertifyConfig
+    from diffad.config import parse_config
 
     def command() -> None:
-        config = parse_config(CertifyConfig, words, prog="certify", description=usage())
-        certify(config, words)
+        description = f"{CertifyConfig.__doc__}\n{usage()}"
+        certify(parse_config(CertifyConfig, words, prog="certify", description=description), words)
 
     return console.run(command)
 
@@ -48,15 +52,13 @@ def run_command(words: list[str]) -> int:
     refused = console.run(one_process)
     if refused:
         return refused
-    module, _, name = COMMANDS[words[0]][0].partition(":")
-    command: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
-    return command(words[1:])
+    return console.start(COMMANDS[words[0]][0], words[1:])
 
 
 def usage() -> str:
-    """Return what `certify --help` says first: its own line, and the commands behind it."""
+    """Return what `certify --help` says after its own line: the commands behind it."""
     lines = [f"  certify {name:<8} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([str(CertifyConfig.__doc__), "", "Further commands, each with its own --help:", *lines])
+    return "\n".join(["", "Further commands, each with its own --help:", *lines])
 
 
 def one_process() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -42,6 +43,20 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
         leave=False,
     )
     yield from bar
+
+
+def start(target: str, words: Sequence[str]) -> int:
+    """Import `module:function`, call it with the words of a command line, and return its exit code.
+
+    Loading PyTorch takes seconds; Ctrl-C meanwhile ends as it does later, with 130 and no traceback.
+    """
+    module, _, name = target.partition(":")
+    try:
+        function: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
+        return function(words)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
 
 
 def run(command: Callable[[], object]) -> int:

@@ -84,6 +84,13 @@ def _purifier_of(subject: Subject, config: Mapping[str, Any]) -> str | None:
     return folder
 
 
+def recorded_purifier(run: Run) -> str | None:
+    """Return the fingerprint of the purifier of the run, None where it has none or does not record it."""
+    entries = [entry["config"] for entry in run.manifest["commands"] if entry["command"] == "certify"]
+    found = (config.get("purifier_fingerprint") for config in reversed(entries))
+    return next((fingerprint for fingerprint in found if fingerprint), None)
+
+
 def open_store(folder: Path) -> ScoreStore | None:
     """Return the draws kept in a folder, or None if there are none."""
     path = folder / "config.json"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 
 from certify import console
 
@@ -43,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: unknown command {words[0]!r}; {nearest(words[0])}allowed are {', '.join(COMMANDS)}"
         )
         return console.USAGE
-    module, _, name = COMMANDS[words[0]][0].partition(":")
-    command: Callable[[Sequence[str]], int] = getattr(import_module(module), name)
-    return command(words[1:])
+    return console.start(COMMANDS[words[0]][0], words[1:])
 
 
 def usage() -> str:

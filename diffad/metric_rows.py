@@ -35,8 +35,9 @@ def auroc_table(run: Run) -> list[Row]:
     Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
     and alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound);
     infinite, the share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None
-    without one), and threshold_rule, how it was set (absent of runs that do not record it); failed_checks, the
-    mandatory checks that an attack failed (absent where none were made, see `diffad.recorded_checks`). Of these
+    without one). Absent where there is nothing to say: joint_alpha, the level of the whole table under `--joint`;
+    threshold_rule, how the threshold was set; failed_checks, the mandatory checks that an attack failed (see
+    `diffad.recorded_checks`). Of these
     `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).
     `*_interval` is the 95 % interval over the test images: DeLong's for auroc, Clopper-Pearson's for a rate
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
@@ -92,6 +93,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         **{f"{name}_interval": _interval(values[name], count) for name, count in rates.items()},
         "infinite": infinite_share(condition),
         "threshold": threshold,
+        **({} if run.joint_alpha is None else {"joint_alpha": run.joint_alpha}),
         **({} if run.threshold_rule is None else {"threshold_rule": run.threshold_rule}),
         **({} if failed is None else {"failed_checks": failed}),
     }

@@ -85,11 +85,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A smoothed detector with its threshold, and where that comes from: `text` and facts for a manifest."""
+    """A smoothed detector with its threshold, and where that comes from: `text` and facts for a manifest.
+
+    `purifier` is the fingerprint of what denoises for it, None if it does so by itself or not at all.
+    """
 
     detector: Detector
     smoothed: SmoothedDetector
     origin: dict[str, Any]
+    purifier: str | None = None
 
 
 def fresh_seed() -> int:

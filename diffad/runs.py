@@ -33,6 +33,12 @@ class Run:
         return learnt or self.subjects
 
     @property
+    def joint_alpha(self) -> float | None:
+        """Level of the whole certified table where `certify --joint` divided it; None where each cell has its own."""
+        entries = [entry["config"] for entry in self.manifest["commands"] if entry["command"] == "certify"]
+        return next((float(config["alpha"]) for config in entries if config.get("joint")), None)
+
+    @property
     def threshold_rule(self) -> str | None:
         """How `certify` set the thresholds of this folder, all in one way; None where it does not say."""
         for entry in self.manifest["commands"]:

@@ -57,6 +57,14 @@ def total_alpha(row: Row) -> float | None:
     return min(1.0, float(row["alpha"]) * images)
 
 
+# What a cell of a joint table rests on, by its kind of alpha.
+JOINTLY = {
+    "total": "{:.3g} for all images of a cell together",
+    "failures": "{:.3g} an image and for the number of wrong bounds of each statement",
+    "population": "{:.3g} for each statement about further images like these",
+}
+
+
 def confidence_text(row: Row) -> str:
     """What a certified row rests on: its draws and its level."""
     total = total_alpha(row)
@@ -66,6 +74,9 @@ def confidence_text(row: Row) -> str:
         return (
             f"certified at n = {row['n']}, alpha = {row['alpha']:.3g} an image (the literature's convention)"
         )
+    if row.get("joint_alpha") is not None:
+        table = f"alpha = {row['joint_alpha']:.3g} for the whole table at once"
+        return f"certified at n = {row['n']}, {table} ({JOINTLY[row['alpha_kind']].format(total)})"
     if row["alpha_kind"] == "failures":
         return f"certified at n = {row['n']}, alpha = {total:.3g} an image and for the number of wrong bounds"
     if row["alpha_kind"] == "population":

@@ -24,7 +24,7 @@ from torch import Tensor
 from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
 from certify.types import FloatArray
-from diffad.claims import Claim, recorded_lipschitz
+from diffad.claims import Claim, recorded_lipschitz, recorded_purifier
 from diffad.conditions import Condition
 from diffad.plan import Plan
 from diffad.results import SUMMARY, summarize
@@ -102,7 +102,11 @@ def check_options(
     """
     name = f"options of {claim.name}"
     for purpose, store in stores.items():
-        wrong = wrong_option(claim, store, purpose, run) or wrong_purifier(claim, store, purifier)
+        wrong = (
+            wrong_option(claim, store, purpose, run)
+            or wrong_purifier(claim, store, recorded_purifier(run), "the run says")
+            or wrong_purifier(claim, store, purifier, "the one at hand is")
+        )
         if wrong is not None:
             return Check(name, "failed", f"draws to {purpose}: {wrong}")
     recorded = recorded_lipschitz(run, claim.subject.detector)
@@ -134,15 +138,15 @@ def wrong_option(claim: Claim, store: ScoreStore, purpose: str, run: Run) -> str
     return None
 
 
-def wrong_purifier(claim: Claim, store: ScoreStore, fingerprint: str | None) -> str | None:
-    """Return how the purifier of a store differs from the one that the run names and from the one at hand, or None."""
+def wrong_purifier(claim: Claim, store: ScoreStore, fingerprint: str | None, source: str) -> str | None:
+    """Return how the purifier of a store differs from the one that the run names, and from a fingerprint, or None."""
     stored = store.config.get("purifier")
     if claim.purifier is None:
         return None if stored == "" else f"purifier is {stored!r}, the run names none"
     if not stored:
         return f"purifier is {stored!r}, the run names {claim.purifier}"
     if fingerprint is not None and stored != fingerprint:
-        return f"purifier is {stored!r}, the one at hand is {fingerprint!r}"
+        return f"purifier is {stored!r}, {source} {fingerprint!r}"
     return None
 
 

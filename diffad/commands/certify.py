@@ -79,6 +79,7 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
             **asdict(config),
             **{"smoothing": plan.smoothing, "sigma": plan.sigma, "sigmas": plan.sigmas},
             "threshold_radius": plan.threshold_radius,
+            "purifier_fingerprint": None if purifier is None else purifier.fingerprint(),
             "arguments": detector.config(),
             "lipschitz": {detector.name: lipschitz_term(detector, plan.smoothing)},
         },

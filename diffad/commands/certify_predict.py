@@ -19,7 +19,7 @@ from certify.checks import InputError
 from certify.files import write_json, write_text
 from diffad.commands.certify_predict_show import as_text, csv_text
 from diffad.config import parse_config
-from diffad.data.reading import list_images, read_image
+from diffad.data.reading import SUFFIXES, images_and_others, read_image
 from diffad.detector import Detector
 from diffad.manifest import build_manifest, now
 from diffad.plan import Plan, default_smoothing, load_purifier, smooth
@@ -115,6 +115,7 @@ def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
                 **{"smoothing": loaded.smoothed.smoothing, "sigma": loaded.smoothed.sigma},
                 **{"threshold": loaded.smoothed.threshold_, "calibration": loaded.origin},
                 "arguments": loaded.detector.config(),
+                "purifier_fingerprint": loaded.purifier,
             },
             data={**data, "resolution": shape[1], "channels": shape[0]},
             detectors={loaded.detector.name: loaded.detector.fingerprint()},
@@ -131,12 +132,23 @@ def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder by path, or the one file given; an empty folder is refused."""
+    """Return the image files of a folder by path, or the one file given; a folder without any is refused.
+
+    Whatever else lies there is left out, and counted on stderr.
+    """
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name one that holds images")
-    return list_images(folder)
+    images, others = images_and_others(folder)
+    if others:
+        names = ", ".join(path.name for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        console.say(
+            f"skipped {len(others)} of {len(images) + len(others)} entries that are no image: {names}"
+        )
+    if not images:
+        raise InputError(f"{folder}: holds no image; allowed are {', '.join(SUFFIXES)}")
+    return images
 
 
 def refuse_run_folder(folder: Path | None) -> None:
@@ -182,18 +194,19 @@ def load(config: PredictConfig) -> Deployed:
         batch_size=config.batch_size or (250 if config.radius is None else 50),
         device=config.device,
     )
-    smoothed = smooth(detector, plan, load_purifier(config.purifier))
+    purifier = load_purifier(config.purifier)
+    smoothed = smooth(detector, plan, purifier)
+    denoiser = None if purifier is None else purifier.fingerprint()
     if calibration is None:
         if config.threshold is None or not math.isfinite(config.threshold):
             raise InputError(f"--threshold: got {config.threshold}, need a finite score")
         smoothed.threshold_ = config.threshold
-        return Deployed(detector, smoothed, {"text": "as given"})
+        return Deployed(detector, smoothed, {"text": "as given"}, denoiser)
     chosen = calibration[: plan.calibration]
     smoothed.calibrate(chosen, config.quantile)
     text = f"quantile {config.quantile:g} of {len(chosen)} held-out normals of {name}"
-    return Deployed(
-        detector, smoothed, {"text": text, "quantile": config.quantile, "images": len(chosen), "data": name}
-    )
+    origin = {"text": text, "quantile": config.quantile, "images": len(chosen), "data": name}
+    return Deployed(detector, smoothed, origin, denoiser)
 
 
 def load_normals(config: PredictConfig) -> tuple[Detector, Tensor | None, str]:

@@ -114,9 +114,14 @@ def sweep(config: SweepConfig, argv: Sequence[str]) -> list[Choice]:
     )
     write_json(folder / "manifest.json", manifest)
     print(json.dumps({"folder": str(folder), **record}) if config.json else table_text(choices, grid.radii))
+    rows = shown(choices)
     console.say(
         f"\nwritten: {folder}/sweep.json, sweep.png   next: certify --config {folder}/winner.yaml"
-        + ("" if len(choices) <= SHOWN or config.json else f"   ({len(choices)} choices, {SHOWN} shown)")
+        + (
+            ""
+            if config.json or len(rows) == len(choices)
+            else f"   ({len(choices)} choices, {len(rows)} shown)"
+        )
     )
     return choices
 
@@ -200,12 +205,21 @@ def winner_text(config: SweepConfig, grid: Grid, choice: Choice, split: DataSpli
     )
 
 
+def shown(choices: Sequence[Choice]) -> list[Choice]:
+    """Return the choices that are printed, best first: the SHOWN best ones, and the best of every way."""
+    ways = best_of_each_way(choices)
+    return [choice for place, choice in enumerate(choices) if place < SHOWN or choice in ways]
+
+
 def table_text(choices: Sequence[Choice], radii: Sequence[float]) -> str:
-    """Return one line a choice, best first: validation AUROC, as it would be certified at each radius, and clean."""
+    """Return one line a choice, best first: validation AUROC, as it would be certified at each radius, and clean.
+
+    What would be certified is floored, as certificates are.
+    """
     header = ["way", "sigma", "inner", "score", "window", "percentile", "mean"]
     lines = [[*header, *(f"r={radius:g}" for radius in radii), "clean"]]
-    for choice in choices[:SHOWN]:
-        values = [choice.merit[0], *choice.certified, choice.clean]
+    for choice in shown(choices):
+        values = [choice.merit[0], *choice.certified]
         lines.append(
             [
                 choice.smoothing,
@@ -213,7 +227,8 @@ def table_text(choices: Sequence[Choice], radii: Sequence[float]) -> str:
                 choice.score or "-",
                 str(choice.patch_size or "-"),
                 "-" if choice.sigma is None else f"{choice.percentile:g}",
-                *(f"{value:.3f}" for value in values),
+                *(floor_text(value, 3) for value in values),
+                f"{choice.clean:.3f}",
             ]
         )
     return align(lines)

@@ -33,17 +33,21 @@ def list_images(folder: Path) -> list[Path]:
 
     Raises `InputError` when the folder is empty or holds anything else.
     """
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
-            continue
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
-            kind = "a folder" if path.is_dir() else "not an image by its suffix"
-            raise InputError(f"{path}: {kind}; move it away, allowed here are {', '.join(SUFFIXES)}")
-        found.append(path)
+    found, others = images_and_others(folder)
+    if others:
+        kind = "a folder" if others[0].is_dir() else "not an image by its suffix"
+        raise InputError(f"{others[0]}: {kind}; move it away, allowed here are {', '.join(SUFFIXES)}")
     if not found:
         raise InputError(f"{folder}: holds no image; put at least one there or remove the folder")
     return found
+
+
+def images_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files of one folder, and what else lies there, both by name; hidden and system files aside."""
+    seen = sorted(folder.iterdir())
+    seen = [p for p in seen if not p.name.startswith(".") and p.name.lower() not in SYSTEM_FILES]
+    images = [path for path in seen if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    return images, [path for path in seen if path not in images]
 
 
 def read_image(

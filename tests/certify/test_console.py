@@ -52,3 +52,15 @@ def test_progress_passes_everything_on_and_is_silent_without_a_terminal(capsys) 
     console.say("done")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "done\n")
+
+
+def test_an_interrupt_while_a_command_loads_ends_without_a_traceback(capsys, monkeypatch) -> None:
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    assert console.start("certify.cli:main", ["--help"]) == console.DONE
+    capsys.readouterr()
+    monkeypatch.setattr("certify.console.import_module", interrupted)
+    assert console.start("certify.cli:main", []) == console.INTERRUPTED
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "interrupted\n")

@@ -167,7 +167,7 @@ def test_a_given_threshold_needs_no_data(trained, pictures, tmp_path, capsys) ->
     [
         (["/nowhere"], "/nowhere: no such folder"),
         (["empty"], "holds no image"),
-        (["stray"], "not an image by its suffix"),
+        (["stray"], "stray: holds no image; allowed are .png"),
         (["pictures", "--detector", "pixel_n"], "neither a folder nor one of"),
         (["pictures", *NN, "--smoothing", "input"], "--sigma 0.25"),
         (["pictures", *NN, "--smoothing", "reference", "--sigma", "1"], "pair_lipschitz"),
@@ -192,6 +192,15 @@ def test_each_mistake_says_one_clear_thing(argv, message, pictures, tmp_path, ca
     (tmp_path / "stray").mkdir()
     (tmp_path / "stray" / "notes.txt").write_text("no image")
     assert message in failed(argv, capsys)
+
+
+def test_what_is_no_image_is_skipped_and_counted(pictures, capsys) -> None:
+    (pictures / "notes.txt").write_text("no image")
+    (pictures / "more").mkdir()
+    assert main(["predict", str(pictures), *NN, "--format", "csv"]) == console.DONE
+    out, err = capsys.readouterr()
+    assert len(list(csv.DictReader(io.StringIO(out)))) == 4
+    assert err.splitlines()[0] == "skipped 2 of 6 entries that are no image: more, notes.txt"
 
 
 def test_a_detector_of_another_size_than_its_data_is_refused(trained, pictures, capsys) -> None:

@@ -10,9 +10,11 @@ from PIL import Image
 from certify import console
 from certify.cli import main
 from diffad import sweep as module
+from diffad.commands.certify_sweep import shown, table_text
 from diffad.config import read_config
 from diffad.data import load_data
 from diffad.results import read_run
+from diffad.sweep import Choice
 
 NN = ["--detector", "pixel_nn", "--resolution", "8"]
 SMALL = ["--images", "8", "--draws", "50", "--batch_size", "50", "--radii", "0.1,8/255"]
@@ -99,6 +101,18 @@ def test_a_lipschitz_score_is_tried_without_noise_and_under_plain_noise(capsys) 
     winner = yaml.safe_load(Path(found["folder"], "winner.yaml").read_text())
     assert "sigma" not in winner
     assert winner["smoothing"] == "none"
+
+
+def choice(way: str, value: float) -> Choice:
+    return Choice(way, 0.5, None, "", None, 0.5, value, (value,), (value,))
+
+
+def test_every_way_has_a_line_and_what_would_be_certified_is_floored() -> None:
+    choices = [choice("reference", 0.9 - place / 1000) for place in range(30)]
+    choices += [choice("denoise", 0.5), choice("denoise", 0.4), choice("input", 0.39999)]
+    ways = [one.smoothing for one in shown(choices)]
+    assert ways == ["reference"] * 20 + ["denoise", "input"]
+    assert table_text(choices, [0.1]).splitlines()[-1].split()[-3:] == ["0.399", "0.399", "0.400"]
 
 
 def test_test_images_play_no_part(capsys, monkeypatch) -> None:

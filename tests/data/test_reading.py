@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from certify.checks import InputError
-from diffad.data.reading import list_images, read_image, read_mask
+from diffad.data.reading import images_and_others, list_images, read_image, read_mask
 
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
 COLOUR = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -116,6 +116,15 @@ def test_anything_else_in_a_folder_is_named(tmp_path, name):
     (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("x")
     with pytest.raises(InputError, match=name.strip("/")):
         list_images(tmp_path)
+
+
+def test_images_and_what_else_lies_there(tmp_path):
+    for name in ("b.png", "a.JPG", ".hidden", "desktop.ini", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    images, others = images_and_others(tmp_path)
+    assert [path.name for path in images] == ["a.JPG", "b.png"]
+    assert [path.name for path in others] == ["folder.png", "notes.txt"]
 
 
 def test_an_empty_folder_is_named(tmp_path):
