@@ -64,4 +64,4 @@ def _slope(search: Search, points: Tensor, directions: Tensor) -> Tensor:
     probe = _PROBE * search.threat.eps * directions
     ahead, behind = (search.threat.project(points + end, search.clean) for end in (probe, -probe))
     rise = search.query(ahead) - search.query(behind)
-    return rise.view(-1, 1, 1, 1) * (ahead - behind)
+    return rise.to(points).view(-1, 1, 1, 1) * (ahead - behind)  # a score may be float64

@@ -125,12 +125,7 @@ def score_gradient(
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = points.detach().clone().requires_grad_()
-        scores = _checked(score(leaf), len(leaf))
-        if not scores.requires_grad:
-            raise InputError(
-                "score: it has no gradient in its input (detached, no_grad or rounded); "
-                "make it differentiable, or use an attack that needs scores only"
-            )
+        scores = _with_graph(score, leaf)
         (gradient,) = torch.autograd.grad(
             scores, leaf, grad_outputs=direction.clone().to(scores), allow_unused=True
         )
@@ -146,6 +141,25 @@ def score_gradient(
     count.gradients += len(flat)
     count.zeros += int((flat == 0).all(1).sum())
     return scores.detach(), gradient
+
+
+def _with_graph(score: ScoreFunction, leaf: Tensor) -> Tensor:
+    from diffad.attacks.methods import ATTACKS  # which builds on this module
+
+    usable = ", ".join(name for name, method in ATTACKS.items() if method.needs == "scores")
+    words = (
+        "score: it has no gradient in its input (detached, no_grad, rounded or NumPy); make it differentiable, or use "
+        f"a method that needs scores only: {usable}"
+    )
+    try:
+        scores = _checked(score(leaf), len(leaf))
+    except RuntimeError as error:  # what `images.numpy()` says of an image with a graph
+        if "requires grad" in str(error):
+            raise InputError(words) from None
+        raise
+    if not scores.requires_grad:
+        raise InputError(words)
+    return scores
 
 
 def _checked(scores: Tensor, count: int) -> Tensor:
