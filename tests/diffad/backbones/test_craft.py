@@ -31,13 +31,11 @@ def test_starts_fill_the_ball_inside_the_box_and_follow_the_generator(threat: Th
 def test_ascent_of_a_linear_loss_ends_at_the_known_corner(threat: ThreatModel) -> None:
     clean = torch.full((3, 1, 6, 6), 0.5)
     slope = torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(3))
-    start = ball_start(clean, threat, torch.Generator().manual_seed(4))
-    points = list(
-        ascend(lambda x: (slope * x).sum(dim=(1, 2, 3)), start, clean, threat, constant_steps(threat.eps, 10))
-    )
+    losses = lambda x: (slope * x).sum(dim=(1, 2, 3))  # noqa: E731
+    points = list(ascend(losses, clean, clean, threat, constant_steps(threat.eps, 10)))
     gain = (slope * (points[-1] - clean)).sum(dim=(1, 2, 3))
     dual = slope.abs().sum() if threat.norm == "linf" else slope.norm()
-    torch.testing.assert_close(gain, (threat.eps * dual).expand(3), rtol=0.02, atol=0.0)
+    torch.testing.assert_close(gain, (threat.eps * dual).expand(3), rtol=1e-4, atol=0.0)
     for point in points:
         threat.check(point, clean)
         assert not point.requires_grad
