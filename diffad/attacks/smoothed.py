@@ -96,15 +96,17 @@ class SmoothedTarget:
         return SmoothedObjective(self.smoothed, eot, seed, first_chunk, steps)
 
     def describe(self) -> dict[str, Any]:
-        """Return way, noise, percentile and draws."""
+        """Return way, noise, percentile and draws, and of a sum the weights of its levels."""
         terms = _terms(self.smoothed)
         return {
             "percentile": _one_or_all([level.percentile for level, _ in terms]),
             "smoothing": terms[0][0].smoothing,
             "sigma": _one_or_all([level.sigma for level, _ in terms]),
+            "grid": terms[0][0].grid,
             "n_select": self.n_select,
             "n_eval": self.draws,
             "evaluation_seed": _one_or_all([level.seed for level, _ in terms]),
+            **({"weights": [weight for _, weight in terms]} if len(terms) > 1 else {}),
         }
 
 

@@ -35,7 +35,8 @@ class AttackStore:
     Args:
         folder: created at the first batch.
         identity: JSON values that name what an attack is given as functions: the fingerprints of the detector, of a
-            purifier, of the sources of a transfer. Two detectors under one identity would share their batches.
+            purifier, of the sources of a transfer, an objective of your own. Two detectors under one identity would
+            share their batches.
         shard: the share of this process if several work together (`certify.shards.current_shard`).
     """
 
@@ -108,7 +109,7 @@ def _path(folder: Path, place: int) -> Path:
 
 
 def _write(path: Path, name: str, batch: Batch) -> None:
-    tensors = {key: value.detach().cpu().contiguous() for key, value in batch.items()}
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in batch.items()}  # none shared
     write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata={"hash": name}))
 
 

@@ -176,6 +176,22 @@ def test_a_smoothed_attack_keeps_its_evaluation_too(tmp_path, monkeypatch) -> No
     assert_same(attack_smoothed(*arguments, **options, store=AttackStore(tmp_path, IDENTITY)), wanted)
 
 
+@pytest.mark.parametrize(
+    "change", [{"grid": True}, {"seed": 1}, {"sigma": 0.3}, {"percentile": 0.4}, {"n": 150}]
+)
+def test_smoothed_scores_that_differ_in_their_noise_are_told_apart(change, tmp_path) -> None:
+    eight_bit = (images() * 255).round() / 255
+    for options in ({}, change):
+        arguments = {"sigma": 0.25, "n": 100, "batch_size": 50, **options}
+        smoothed = SmoothedDetector(ripples, smoothing="input", **arguments)
+        attack_smoothed(
+            *(smoothed, eight_bit, LABELS, range(len(LABELS))),
+            **{"norm": "l2", "eps": 0.0, "steps": 1, "eot": 4, "n_select": 50},
+            store=AttackStore(tmp_path, IDENTITY),
+        )
+    assert len(list(tmp_path.glob("evaluate-*"))) == len(list(tmp_path.glob("pgd-*"))) == 2
+
+
 def test_without_a_store_everything_is_computed_in_order() -> None:
     assert collect(None, {}, 3, lambda place: {"place": torch.tensor(place)}, "x") == [
         {"place": torch.tensor(place)} for place in range(3)
