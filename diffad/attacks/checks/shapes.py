@@ -62,13 +62,14 @@ def _objectives(case: Case, budget: Budget) -> Iterator[Objective]:
     centre, spread = float(np.median(case.result.clean_scores)), float(np.std(case.result.clean_scores))
     if case.settings["objective"] is not None:
         yield Shaped(score, torch.nn.Identity(), "score")
-    yield Shaped(score, partial(_log, centre=centre, spread=max(spread, case.rounding)), "log")
+    names = [name for name in surrogate_names(case.target) if name != case.settings["objective"]]
+    # an increasing function makes a difference under noise or by rounding only: the small budget has others first
+    if case.target.noisy or budget.steps is None or not names:
+        yield Shaped(score, partial(_log, centre=centre, spread=max(spread, case.rounding)), "log")
     within = case.result.clean_scores.min() > 0 and case.result.clean_scores.max() < 1
     if within and budget.steps is None:
         yield Shaped(score, _logit, "logit")
-    for name in surrogate_names(case.target):
-        if name == case.settings["objective"]:
-            continue
+    for name in names:
         yield named_objective(case.target, name, **case.draws)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffad.attacks import Material, attack
-from diffad.attacks.checks.case import SMALL, Case
+from diffad.attacks.checks.case import FULL, SMALL, Case
 from diffad.attacks.checks.rivals import (
     check_black_boxes,
     check_doubling,
@@ -54,7 +54,13 @@ def test_black_boxes_say_who_won_and_transfer_counts():
 
 def test_a_single_step_has_its_restarts_doubled():
     outcome = check_doubling(weakened(1.0, method="fgsm", steps=None), SMALL)
-    assert "with 2 restarts" in outcome.detail
+    assert outcome.detail.endswith("between 1 steps and 1 restarts, and 2 restarts")
+
+
+def test_the_full_budget_doubles_and_the_small_one_looks_at_the_last_doubling():
+    case = weakened(1.0)
+    assert check_doubling(case, SMALL).detail.endswith("and 10 steps and 1 restarts")
+    assert check_doubling(case, FULL).detail.endswith("and 40 steps and 2 restarts")
 
 
 def test_a_trace_that_falls_or_still_rises_fires():
