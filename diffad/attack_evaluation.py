@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from certify.checks import InputError
+from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray, ScoreBounds, ScoreFunction
 from diffad.attacks import AttackResult, Material, attack, attack_curve, attack_smoothed
@@ -19,6 +20,7 @@ from diffad.attacks.store import AttackStore
 from diffad.conditions import Condition, TestedImages, attack_condition, clean_condition
 from diffad.data import DataSplit
 from diffad.detector import Detector
+from diffad.levels import smooth_levels
 from diffad.plan import Plan, smooth, subject_of
 
 
@@ -112,8 +114,12 @@ def attack_detector(
     ]
 
 
-def victim_of(detector: Detector, plan: Plan, purifier: Any = None) -> Detector | SmoothedDetector:
+def victim_of(
+    detector: Detector, plan: Plan, purifier: Any = None
+) -> Detector | SmoothedDetector | SmoothedSum:
     """Return what is attacked: the detector as the plan smooths it, or itself, on the plan's device."""
+    if plan.sigmas:
+        return smooth_levels(detector, plan, purifier)
     if plan.smoothing not in ("none", ""):
         return smooth(detector, plan, purifier)
     if purifier is not None:

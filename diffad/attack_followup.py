@@ -70,8 +70,11 @@ def gather_evidence(
     """Return for each radius what judges the attacked images: fresh draws, or the float64 enclosure of the score.
 
     The draws, `plan.n` an image, come from the seed after the plan's, so that neither the attack nor its evaluation
-    has seen them. A score without noise and without a proven constant can't be certified, and needs no evidence.
+    has seen them. A score without noise and without a proven constant can't be certified, and needs no evidence;
+    a sum over noise levels has none yet.
     """
+    if plan.sigmas:
+        return [None for _ in reached]
     index = TestedImages.of(split.test).index
     if plan.smoothing in ("none", ""):
         if detector.lipschitz is None:

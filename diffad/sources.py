@@ -58,9 +58,12 @@ class SourceOptions(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseOptions(SourceOptions):
-    """How a command smooths a detector and runs; its noise level beside it."""
+class SmoothedOptions(SourceOptions):
+    """The smoothed detector that a command certifies or attacks, and how it runs."""
 
+    sigma: str | None = None
+    """Standard deviation of the smoothing noise, [0, 1] pixel units; several, comma separated (0.5,1,2), for the sum of
+    their percentiles; None: the detector's own."""
     n: int = 1000
     """Noise draws an image."""
     percentile: float = 0.5
@@ -76,14 +79,6 @@ class NoiseOptions(SourceOptions):
     """Key of all noise."""
     json: bool = False
     """Print one JSON object instead of tables."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmoothedOptions(NoiseOptions):
-    """The detector smoothed at one noise level."""
-
-    sigma: float | None = None
-    """Standard deviation of the smoothing noise, [0, 1] pixel units; None: the detector's own."""
 
 
 def load_sources(options: SourceOptions, *, may_train: bool = True) -> tuple[Detector, DataSplit]:
@@ -253,3 +248,9 @@ def noise_levels(text: str, name: str) -> tuple[float, ...]:
     if min(levels) <= 0:
         raise InputError(f"{name}: got {text!r}, need numbers above 0")
     return levels
+
+
+def smoothing_levels(text: str | None) -> tuple[float | None, tuple[float, ...]]:
+    """Read `--sigma` as a plan takes it: the largest level, and all of a sum, the smallest first; empty for one."""
+    levels = () if text is None else tuple(sorted(noise_levels(text, "--sigma")))
+    return max(levels, default=None), levels if len(levels) > 1 else ()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from certify import console
 from certify.checks import InputError, check_choice
@@ -28,7 +28,7 @@ from diffad.metric_rows import Row, auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
 from diffad.registry import DETECTORS, load_detector
 from diffad.results import MANIFEST, read_run, write_run
-from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii
+from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii, smoothing_levels
 from diffad.tables import format_table
 from diffad.training.launch import check_world_size
 
@@ -111,7 +111,8 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         attack_record(condition, one.found, found, seconds=one.seconds)
         for condition, one, found in zip(conditions[1:], reached, outcomes, strict=True)
     ]
-    chosen = {"smoothing": plan.smoothing, "sigma": plan.sigma, "arguments": detector.config()}
+    chosen: dict[str, Any] = {"smoothing": plan.smoothing, "sigma": plan.sigma, "sigmas": plan.sigmas}
+    chosen |= {"arguments": detector.config(), "purifier_fingerprint": identity["purifier"]}
     manifest = build_manifest(
         "diffad attack",
         {**asdict(config), **chosen, "source_detectors": identity["sources"]},
@@ -145,12 +146,14 @@ def attacked_radii(config: AttackConfig) -> list[float]:
 def plan_of(config: AttackConfig, detector: Detector, radii: Sequence[float]) -> Plan:
     """Return the plan by which `certify` would smooth the detector; an empty way for the plain score."""
     smoothing = "" if config.smoothing == "plain" else config.smoothing or default_smoothing(detector)
-    sigma = config.sigma if config.sigma is not None else getattr(detector, "sigma", None)
+    sigma, sigmas = smoothing_levels(config.sigma)
+    sigma = sigma if sigma is not None else getattr(detector, "sigma", None)
     if smoothing not in ("", "none") and sigma is None:
         raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
     return Plan(
         smoothing=smoothing,
         sigma=sigma,
+        sigmas=() if smoothing == "" else sigmas,
         radii=tuple(radii),
         n=config.n,
         percentile=config.percentile,

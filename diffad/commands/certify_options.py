@@ -8,7 +8,7 @@ from typing import Literal
 from certify.checks import InputError
 from diffad.detector import Detector
 from diffad.plan import Plan, Threshold, default_smoothing
-from diffad.sources import NoiseOptions, noise_levels, parse_radii
+from diffad.sources import SmoothedOptions, parse_radii, smoothing_levels
 
 # What every certificate of one folder has in common; radii may be added, each is a statement of its own.
 FIXED = (
@@ -30,12 +30,9 @@ FIXED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyConfig(NoiseOptions):
+class CertifyConfig(SmoothedOptions):
     """Certify a detector: bounds that no attack of a given L2 size can leave, and the AUROC they prove."""
 
-    sigma: str | None = None
-    """Standard deviation of the smoothing noise, [0, 1] pixel units; several, comma separated (0.5,1,2), for the sum of
-    their percentiles; None: the detector's own."""
     smoothing: Literal["input", "denoise", "reference", "sure", "none"] | None = None
     """The way; None: `none` for a Lipschitz score, `reference` for a diffusion detector, else `input`."""
     radii: str = "0,0.05,0.1,0.2,0.25,0.5"
@@ -80,11 +77,11 @@ class CertifyConfig(NoiseOptions):
 def plan_of(config: CertifyConfig) -> Plan:
     """Return the plan as the options give it; `smoothing` is empty and `sigma` None where they leave it open."""
     radius = None if config.threshold_radius is None else one_radius(config.threshold_radius)
-    sigmas = () if config.sigma is None else noise_levels(config.sigma, "--sigma")
+    sigma, sigmas = smoothing_levels(config.sigma)
     return Plan(
         smoothing=config.smoothing or "",
-        sigma=max(sigmas, default=None),
-        sigmas=() if len(sigmas) == 1 else tuple(sorted(sigmas)),
+        sigma=sigma,
+        sigmas=sigmas,
         radii=parse_radii(config.radii),
         n=config.n,
         alpha=config.alpha,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from certify import console
 from certify.cli import main
+from diffad.cli import main as diffad
 from diffad.results import read_run
 
 FAST = ["--limit", "3", "--n", "50", "--batch_size", "50", "--radii", "0.05", "--no_baselines"]
@@ -56,3 +57,29 @@ def test_verify_says_that_it_does_not_derive_a_sum(trained, capsys) -> None:
     assert lines == ["ok", "ok", "not"]  # tables, images, draws
     assert "is a sum over noise levels" in out
     assert "1 of 3 could not be made" in err
+
+
+def test_an_attack_attacks_the_sum_that_is_certified(trained, capsys) -> None:
+    base = ["--detector", str(trained), "--sigma", "0.5,1", "--limit", "2", "--n", "50", "--batch_size", "50"]
+    assert (
+        main([*base, "--radii", "0.1", "--no_baselines", "--no_examples", "--output_dir", "run"])
+        == console.DONE
+    )
+    words = [
+        *base,
+        "--eps",
+        "0.1",
+        "--steps",
+        "1",
+        "--eot",
+        "2",
+        "--checks",
+        "none",
+        "--output_dir",
+        "attacked",
+    ]
+    assert diffad(["attack", *words]) == console.DONE
+    capsys.readouterr()
+    assert read_run("attacked").subjects == read_run("run").subjects
+    assert diffad(["compare", "attacked", "run", "--output_dir", "both"]) == console.DONE
+    assert "certified <= attacked <= clean holds" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 from certify.certificate import certify_scores, percentile_scores
 from certify.checks import InputError
 from certify.smoothed_sum import level_seed
+from diffad.attack_evaluation import attack_split
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
 from diffad.data import load_data
@@ -145,3 +146,14 @@ def test_the_smallest_level_at_its_share_of_alpha_reaches_least_far() -> None:
 def test_network_free_rows_are_summed_too_unless_they_need_no_noise(closed_form) -> None:
     assert baseline_plan(closed_form, PLAN).sigmas == (0.5, 1.0)
     assert baseline_plan(PixelNN(), PLAN) == replace(PLAN, smoothing="none", sigma=None, sigmas=())
+
+
+def test_an_attack_on_the_sum_stays_inside_its_certificate(closed_form, split, certified) -> None:
+    options = {"norm": "l2", "radii": [0.25], "steps": 3, "eot": 2, "seed": 0}
+    clean, attacked = attack_split(closed_form, split, PLAN, **options)
+    proved = certified[0][3]  # all images of the cell at radius 0.25
+    assert clean.subject == attacked.subject == proved.subject
+    assert (attacked.bounds.upper >= clean.bounds.upper).all()
+    assert (attacked.bounds.upper > attacked.bounds.lower).any()
+    assert (attacked.bounds.lower >= proved.bounds.lower).all()
+    assert (attacked.bounds.upper <= proved.bounds.upper).all()
