@@ -14,17 +14,20 @@ from diffad.conditions import Condition, Subject
 from diffad.plan import Plan
 from diffad.runs import Run
 from diffad.sources import parse_radii
+from diffad.subject import entry_name
 
 
 @dataclass(frozen=True)
 class Claim:
     """What a run claims of one subject: its clean and certified rows, each with the plan it was recorded under.
 
-    `purifier` is the folder of what denoised for it, as the manifest names it; None if it denoised by itself.
+    `entry` is the name of its detector in the manifest (`diffad.subject.entry_name`), `purifier` the folder of what
+    denoised for it, as the manifest names it; None if it denoised by itself.
     """
 
     subject: Subject
     rows: tuple[tuple[Condition, Plan], ...]
+    entry: str
     purifier: str | None = None
 
     @property
@@ -46,16 +49,20 @@ def claims_of(run: Run) -> list[Claim]:
     """
     found: dict[Subject, list[tuple[Condition, Plan]]] = {}
     purifiers: dict[Subject, str | None] = {}
+    detectors = run.manifest["detectors"]
     certified = {c.subject.score for c in run.conditions if c.condition == "certified"}
     for condition in run.conditions:
         subject = condition.subject.score
         if subject in certified and condition.condition != "attack":
             config = options_behind(condition, run)
             found.setdefault(subject, []).append((condition, _plan_of(subject, config)))
-            purifiers[subject] = _purifier_of(subject, config)
+            purifiers[subject] = _purifier_of(subject, entry_name(subject, detectors), config)
     if not found:
         raise InputError(f"{run.folder}: holds no certified rows; nothing to verify")
-    return [Claim(subject, tuple(rows), purifiers[subject]) for subject, rows in found.items()]
+    return [
+        Claim(subject, tuple(rows), entry_name(subject, detectors), purifiers[subject])
+        for subject, rows in found.items()
+    ]
 
 
 def options_behind(condition: Condition, run: Run) -> Mapping[str, Any]:
@@ -77,9 +84,9 @@ def _plan_of(subject: Subject, config: Mapping[str, Any]) -> Plan:
     )
 
 
-def _purifier_of(subject: Subject, config: Mapping[str, Any]) -> str | None:
+def _purifier_of(subject: Subject, entry: str, config: Mapping[str, Any]) -> str | None:
     """Return the folder of what denoised; the network-free rows beside the detector of the command have none."""
-    main = subject.smoothing == "denoise" or subject.detector in config.get("lipschitz", {})
+    main = subject.smoothing == "denoise" or entry in config.get("lipschitz", {})
     folder: str | None = config.get("purifier") if main else None
     return folder
 

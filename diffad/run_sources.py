@@ -86,7 +86,7 @@ class RunSources:
     def rebuilt(self, claim: Claim) -> Rebuilt:
         """Return the smoothed detector that a claim is about, as its first row was planned."""
         name, plan = claim.subject.detector, claim.rows[0][1]
-        if self.detector is not None and self.detector.name == name:
+        if self.detector is not None and self.detector.name == claim.entry:
             detector: Detector | None = self.detector
         elif name in BASELINES and self.split is not None:
             detector = fit_baseline(name, self.split.train.images, self.split.validation, plan.radii)
@@ -94,7 +94,7 @@ class RunSources:
             detector = None
         if detector is None:
             return Rebuilt(None, reason=self.problem or self.missing)
-        difference = self._difference(detector)
+        difference = self._difference(detector, claim.entry)
         if difference is not None:
             return Rebuilt(None, reason=difference)
         if plan.sigmas:
@@ -136,14 +136,14 @@ class RunSources:
         change = getattr(detector, "with_options", None)
         if change is not None:
             detector = change(**self.entry["arguments"])
-        difference = self._difference(detector)
+        difference = self._difference(detector, detector.name)
         if difference is not None:
             raise InputError(f"{folder}: {difference}")
         return detector
 
-    def _difference(self, detector: Detector) -> str | None:
-        """Return why this is not the detector that was certified, or None."""
-        recorded = self.run.manifest["detectors"].get(detector.name)
+    def _difference(self, detector: Detector, entry: str) -> str | None:
+        """Return why this is not the detector that was certified, under that name in the manifest, or None."""
+        recorded = self.run.manifest["detectors"].get(entry)
         if recorded == detector.fingerprint():
             return None
         if recorded is None:

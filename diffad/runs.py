@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffad.conditions import Condition, Subject
+from diffad.subject import entry_name
 
 # Detectors without a trained network: the rows that every certified table carries for comparison.
 NETWORK_FREE = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
@@ -74,13 +75,15 @@ def join_runs(runs: Iterable[Run]) -> list[Run]:
     joined: dict[tuple[Any, ...], Run] = {}
     for run in runs:
         data, detectors = run.manifest["data"], run.manifest["detectors"]
-        for name in dict.fromkeys(condition.subject.detector for condition in run.conditions):
-            identity = (data["fingerprint"], data["resolution"], name, detectors.get(name, str(run.folder)))
+        names = [entry_name(condition.subject, detectors) for condition in run.conditions]
+        for name in dict.fromkeys(names):
+            fingerprint = detectors.get(name, str(run.folder))
+            identity = (data["fingerprint"], data["resolution"], name.partition(",")[0], fingerprint)
             before = joined[identity].conditions if identity in joined else ()
             known = joined[identity].manifest["commands"] if identity in joined else []
             # all commands, since the checks of an attack stand with the command that made it
             manifest = {**run.manifest, "commands": [*known, *run.manifest["commands"]]}
-            own = [condition for condition in run.conditions if condition.subject.detector == name]
+            own = [one for one, entry in zip(run.conditions, names, strict=True) if entry == name]
             merged = {condition.key: condition for condition in (*before, *own)}
             ordered = tuple(sorted(merged.values(), key=lambda condition: condition.key))
             joined[identity] = Run(run.folder, manifest, ordered)

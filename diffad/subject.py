@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 # How the name of a score ends if it is the sum of the percentiles at several noise levels.
@@ -58,3 +58,18 @@ def sum_of_levels(score_name: str, sigmas: Sequence[float]) -> str:
 def number_text(value: float) -> str:
     """Return a number in as few digits as give it back: 1, 0.5."""
     return repr(float(value)).removesuffix(".0")
+
+
+def entry_name(subject: Subject, detectors: Container[str]) -> str:
+    """Return the name by which a manifest and the folder of draws know the detector of a subject.
+
+    It is the detector's, but for a network-free row beside a run of the same detector under another way: that one was
+    fitted apart, and is entered as `pca, none`. `detectors` holds the names of the manifest.
+    """
+    beside = beside_name(subject.detector, subject.smoothing)
+    return beside if beside in detectors else subject.detector
+
+
+def beside_name(detector: str, smoothing: str) -> str:
+    """Return the name of a network-free row beside a run of the same detector under another way."""
+    return f"{detector}, {smoothing or 'none'}"

@@ -109,7 +109,7 @@ def check_options(
         )
         if wrong is not None:
             return Check(name, "failed", f"draws to {purpose}: {wrong}")
-    recorded = recorded_lipschitz(run, claim.subject.detector)
+    recorded = recorded_lipschitz(run, claim.entry)
     if recorded is not None and lipschitz is not None and recorded != lipschitz:
         return Check(name, "failed", f"the run says L = {recorded:g}, the detector declares {lipschitz:g}")
     wrong = wrong_level(claim)
@@ -129,7 +129,7 @@ def wrong_option(claim: Claim, store: ScoreStore, purpose: str, run: Run) -> str
             "grid": plan.grid,
             "batch_size": plan.batch_size,
             "images_per_batch": plan.images_per_batch,
-            "detector": run.manifest["detectors"].get(claim.subject.detector),
+            "detector": run.manifest["detectors"].get(claim.entry),
             "data": run.manifest["data"]["fingerprint"],
         }
         for key, value in expected.items():

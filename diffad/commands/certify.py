@@ -23,9 +23,10 @@ from diffad.evaluation import certify_split, fit_baselines
 from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
-from diffad.plan import Plan, baseline_plan, lipschitz_term, load_purifier, score_name_of
+from diffad.plan import Plan, baseline_plan, default_smoothing, lipschitz_term, load_purifier, score_name_of
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import at_sigma, load_sources
+from diffad.subject import beside_name
 from diffad.training.launch import check_world_size
 
 
@@ -68,8 +69,10 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
     clean = conditions[0]
     fingerprints = {detector.name: detector.fingerprint()}
     if config.baselines:
-        skip = {detector.name} if config.closed_form else {detector.name, "closed_form"}
-        rows, prints = baseline_rows(split, plan, folder, skip=skip, shard=shard)
+        skip = set() if config.closed_form else {"closed_form"}
+        if default_smoothing(detector) == plan.smoothing:
+            skip.add(detector.name)  # its network-free row would be the row itself
+        rows, prints = baseline_rows(split, plan, folder, main=detector.name, skip=skip, shard=shard)
         conditions, fingerprints = conditions + rows, {**prints, **fingerprints}
     if shard is not None and shard.rank > 0:
         return folder  # every process has all scores; the first one writes and prints
@@ -146,18 +149,26 @@ def warn_of_infinite(plan: Plan, images: int) -> None:
 
 
 def baseline_rows(
-    split: DataSplit, plan: Plan, folder: Path, *, skip: Collection[str], shard: Shard | None = None
+    split: DataSplit,
+    plan: Plan,
+    folder: Path,
+    *,
+    main: str,
+    skip: Collection[str],
+    shard: Shard | None = None,
 ) -> tuple[list[Condition], dict[str, str]]:
-    """Return the conditions of the network-free detectors, and their fingerprints."""
+    """Return the conditions of the network-free detectors, and their fingerprints.
+
+    One that bears the name of the `main` detector, which is certified another way, is entered by name and way.
+    """
     conditions: list[Condition] = []
     fingerprints: dict[str, str] = {}
     for baseline in fit_baselines(split, plan.radii, skip=skip):
         own = baseline_plan(baseline, plan)
-        rows, _ = certify_split(
-            baseline, split, own, store_folder=folder / "draws" / baseline.name, shard=shard
-        )
+        name = beside_name(baseline.name, own.smoothing) if baseline.name == main else baseline.name
+        rows, _ = certify_split(baseline, split, own, store_folder=folder / "draws" / name, shard=shard)
         conditions += rows
-        fingerprints[baseline.name] = baseline.fingerprint()
+        fingerprints[name] = baseline.fingerprint()
     return conditions, fingerprints
 
 

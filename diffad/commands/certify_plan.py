@@ -74,7 +74,8 @@ def show_plan(
     pixels = math.prod(split.test.images.shape[1:])
     work = expected_work(detector, split, plan, purifier)
     if baselines:
-        work += network_free_work(split, plan, skip=detector.name)
+        itself = default_smoothing(detector) == plan.smoothing  # its network-free row would be the row itself
+        work += network_free_work(split, plan, skip=detector.name if itself else "")
     reach = [reach_at(radius, plan, images, pixels) for radius in plan.radii]
     if json_wanted:
         print(json.dumps(_as_json(plan, work, reach, level, pixels)))

@@ -112,11 +112,7 @@ def _all_checks(config: VerifyConfig, run: Run, key: int) -> Iterator[tuple[Clai
         run, detector=config.detector, data=config.data, purifier=config.purifier, device=config.device
     )
     for claim in claims_of(run):
-        if (
-            claim.subject.detector in BASELINES
-            and not config.baselines
-            and sources.main != claim.subject.detector
-        ):
+        if claim.subject.detector in BASELINES and not config.baselines and sources.main != claim.entry:
             continue
         rebuilt, split = sources.rebuilt(claim), sources.split
         if split is None:
@@ -154,7 +150,7 @@ def _checks_under_noise(
         reason = "is a sum over noise levels, which verify does not derive again yet"
         yield Check(f"draws of {claim.name}", "not checked", reason)
         return
-    folder = run.folder / "draws" / claim.subject.detector
+    folder = run.folder / "draws" / claim.entry
     store, calibration = open_store(folder), open_store(folder / "calibrate")
     if store is None:
         for what in ("options", "bounds", "redraw"):
@@ -164,7 +160,7 @@ def _checks_under_noise(
     declared = None if smoothed is None else smoothed.lipschitz
     stores = {"certify": store, **({} if calibration is None else {"calibrate": calibration})}
     yield check_options(claim, stores, run, lipschitz=declared, purifier=rebuilt.purifier)
-    constant = declared if declared is not None else recorded_lipschitz(run, claim.subject.detector)
+    constant = declared if declared is not None else recorded_lipschitz(run, claim.entry)
     if claim.subject.smoothing != "reference":
         constant = 0.0
     unknown = f"its constant L is not known: {rebuilt.reason}"

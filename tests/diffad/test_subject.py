@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from diffad.subject import Subject, number_text, sum_of_levels
+from diffad.subject import Subject, beside_name, entry_name, number_text, sum_of_levels
 
 
 def test_a_sum_of_levels_is_named_by_its_score_and_read_back() -> None:
@@ -23,3 +23,13 @@ def test_one_level_and_none_have_no_list_of_levels() -> None:
 
 def test_numbers_are_written_in_as_few_digits_as_give_them_back() -> None:
     assert [number_text(value) for value in (1.0, 0.5, 0.1 + 0.2)] == ["1", "0.5", "0.30000000000000004"]
+
+
+def test_a_network_free_row_beside_its_own_detector_has_an_entry_of_its_own() -> None:
+    plain = Subject("digits:8", 8, "pca", "none", "", None)
+    noisy = plain._replace(smoothing="input", sigma=0.25)
+    assert beside_name("pca", "none") == "pca, none"
+    both = {"pca": "one", "pca, none": "other"}
+    assert [entry_name(subject, both) for subject in (plain, noisy)] == ["pca, none", "pca"]
+    assert entry_name(plain._replace(smoothing=""), both) == "pca, none"  # the same score, attacked
+    assert [entry_name(subject, {"pca": "one"}) for subject in (plain, noisy)] == ["pca", "pca"]

@@ -68,7 +68,8 @@ def claimed(purifier: str | None = None) -> tuple[Claim, Run]:
         *(SUBJECT, TESTED, bounds, [0.1]), n=100, alpha=plan.level(2), alpha_kind="total", seed=3
     )
     manifest = {"detectors": {"diffusion": "d"}, "data": {"fingerprint": "t"}, "commands": []}
-    return Claim(SUBJECT, tuple((row, plan) for row in rows), purifier), Run(Path(), manifest, tuple(rows))
+    claim = Claim(SUBJECT, tuple((row, plan) for row in rows), SUBJECT.detector, purifier)
+    return claim, Run(Path(), manifest, tuple(rows))
 
 
 @pytest.mark.parametrize(
