@@ -10,6 +10,7 @@ target (what is reported) judges the outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -153,6 +154,7 @@ def attack(
     job = Job(target, threat, preset, clean, best[0], names, label_array, seed, eot, chunk, material)
     chosen = _objective(objective, target, job)
     found = job.run(chosen, target.batch_size if batch_size is None else batch_size, store)
+    found = replace(found, points=threat.inside(found.points, clean))
     best, gap = _judge(target, best, clean, clean_scores, found, names, label_array, store)
     threat.check(best[0], clean)
     info: dict[str, Any] = {

@@ -85,6 +85,24 @@ class ThreatModel:
         radius = self.radius.flatten(1) if isinstance(self.radius, Tensor) else self.radius
         return (clean + _project_l2(points - clean, clean, radius * (1 - _L2_MARGIN))).clamp(0.0, 1.0)
 
+    def inside(
+        self, points: Float[Tensor, "b c h w"], clean: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the points, those that rounding left outside the ball moved in along the line to the clean image.
+
+        Distances count in float64: a certificate of radius eps says nothing of an image 1e-7 farther away, and a
+        score whose bound is attained would seem to leave it there.
+        """
+        points, back = points.clone(), 1e-7
+        outside = self.distance(points, clean) > self.eps
+        while bool(outside.any()):
+            centre = clean[outside].double()
+            share = self.eps / self.distance(points[outside], clean[outside]) * max(0.0, 1.0 - back)
+            moved = centre + share.view(-1, 1, 1, 1) * (points[outside].double() - centre)
+            points[outside] = moved.to(points)
+            outside, back = self.distance(points, clean) > self.eps, 2.0 * back
+        return points
+
     def ascent(self, gradient: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return the unit step of steepest ascent: the sign (Linf) or the normalised gradient (L2).
 
@@ -148,7 +166,9 @@ def _project_l2(delta: Tensor, clean: Tensor, eps: float | Tensor) -> Tensor:
         slope = (squared * free).sum(1, keepdim=True)
         left = eps**2 - (room_squared * ~free).sum(1, keepdim=True)
         solved = left / slope.clamp_min(torch.finfo(delta.dtype).tiny)
-        t = torch.maximum(t, torch.where(slope > 0, solved, 1.0)).clamp_max(1.0)
+        before, t = t, torch.maximum(t, torch.where(slope > 0, solved, 1.0)).clamp_max(1.0)
+        if torch.equal(t, before):  # mostly after two or three iterates: no other coordinate meets the box
+            break
     scaled = t.sqrt().view(-1, 1, 1, 1) * delta
     return torch.where(delta > 0, torch.minimum(scaled, room), torch.maximum(scaled, -room))
 

@@ -121,3 +121,23 @@ def test_points_that_break_the_threat_are_caught(clean):
         threat.check(clean - 1, clean)
     with pytest.raises(AttackError, match="NaN"):
         threat.check(clean * np.nan, clean)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_points_that_rounding_left_outside_are_moved_in_and_no_others(norm) -> None:
+    """Certificates end at eps: 1024 float32 pixels near 1 put most points 1e-8 to 1e-6 beyond it."""
+    generator = torch.Generator().manual_seed(0)
+    clean = 0.6 + 0.3 * torch.rand(64, 1, 32, 32, generator=generator)
+    threat = ThreatModel(norm, 0.1 if norm == "l2" else 0.012)
+    step = threat.ascent(torch.randn(clean.shape, generator=generator))
+    points = clean + threat.eps * step
+    points[0] = clean[0]
+    outside = threat.distance(points, clean) > threat.eps
+    assert 16 < int(outside.sum()) < 64
+    moved = threat.inside(points, clean)
+    assert bool((threat.distance(moved, clean) <= threat.eps).all())
+    assert torch.equal(moved[~outside], points[~outside])
+    assert float((moved - points).abs().max()) < 1e-6
+    assert bool((threat.distance(moved, clean)[outside] > threat.eps * (1 - 1e-4)).all())
+    nowhere = ThreatModel(norm, 0.0)
+    assert torch.equal(nowhere.inside(points, clean), clean)
