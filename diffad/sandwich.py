@@ -56,8 +56,8 @@ class Violation:
         name = self.attacked.images.identifiers[self.position]
         low, high = self.score
         return (
-            f"{name} under {self.attacked.name}: its score lies in [{low:.6g}, {high:.6g}], certified was "
-            f"[{self.bounds[0]:.6g}, {self.bounds[1]:.6g}]"
+            f"{name} under {self.attacked.name}: its score lies in [{low:.9g}, {high:.9g}], certified was "
+            f"[{self.bounds[0]:.9g}, {self.bounds[1]:.9g}]"
         )
 
 
