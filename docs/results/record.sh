@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist, in the root of a checkout
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich, in the root of a checkout
 # after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
 # mnist downloads the set, or reads MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
@@ -56,6 +56,22 @@ textures)
   $bin/diffad attack --detector runs/textures --limit 20 --curve 0.1,0.25 --steps 20 --eot 8 --output_dir $out/textures-attack
   $bin/diffad compare $out/textures $out/textures-denoise $out/textures-input --output_dir $out/textures
   ;;
+sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is judged by its certificate
+  o=$out/digits-8-attack
+  $bin/certify --detector runs/digits-8 --limit 10 --radii 0,0.1,0.25,0.5 --no_baselines --no_examples --output_dir $o
+  $bin/diffad attack --detector runs/digits-8 --limit 10 --curve 0.1,0.25 --method ensemble --steps 10 --eot 4 --n 200 \
+    --checks none --output_dir $o
+  $bin/diffad compare $o --output_dir $o
+  o=$out/magnetic_tile/32-attack
+  for d in pixel_nn pca; do
+    where="--data mvtec:data/magnetic_tile --resolution 32 --limit 20"
+    # shellcheck disable=SC2086
+    $bin/certify --detector $d $where --radii 0,0.1,0.25,0.5 --no_baselines --no_examples --output_dir $o
+    # shellcheck disable=SC2086
+    $bin/diffad attack --detector $d $where --curve 0.1,0.25,0.5 --method ensemble --steps 50 --checks none --output_dir $o
+  done
+  $bin/diffad compare $o --output_dir $o
+  ;;
 mnist)
   data=${MNIST_DATA:-mnist}
   for c in 0 3 8; do
@@ -65,7 +81,7 @@ mnist)
   done
   ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich" >&2
   exit 2
   ;;
 esac
