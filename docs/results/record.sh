@@ -59,7 +59,7 @@ textures)
 sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is judged by its certificate
   o=$out/digits-8-attack
   $bin/certify --detector runs/digits-8 --limit 10 --radii 0,0.1,0.25,0.5 --no_baselines --no_examples --output_dir $o
-  $bin/diffad attack --detector runs/digits-8 --limit 10 --curve 0.1,0.25 --method ensemble --steps 10 --eot 4 --n 200 \
+  $bin/diffad attack --detector runs/digits-8 --limit 10 --curve 0.1,0.25 --method ensemble --steps 20 --eot 4 --n 500 \
     --checks none --output_dir $o
   $bin/diffad compare $o --output_dir $o
   o=$out/magnetic_tile/32-attack
