@@ -8,13 +8,14 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from certify.checks import InputError
 from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.types import FloatArray, ScoreBounds, ScoreFunction
-from diffad.attacks import AttackResult, Material, attack, attack_curve, attack_smoothed
+from diffad.attacks import AttackResult, Material, RandomTarget, attack, attack_curve, attack_smoothed
 from diffad.attacks.result import keep_worse
 from diffad.attacks.store import AttackStore
 from diffad.conditions import Condition, TestedImages, attack_condition, clean_condition
@@ -22,6 +23,8 @@ from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.levels import smooth_levels
 from diffad.plan import Plan, smooth, subject_of
+
+REFERENCES = 1000  # train normals, at most, that an attack on a plain score may start from
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class AttackOptions:
     eot: int = 16
     seed: int = 0
     sources: dict[str, ScoreFunction] = field(default_factory=dict)
+    fresh_draws: int | None = None
+    """Of a detector with noise of its own: report the mean over so many fresh draws, not the stored ones."""
 
     @property
     def name(self) -> str:
@@ -92,11 +97,11 @@ def attack_detector(
         "eot": options.eot,
         "seed": options.seed,
         "objective": options.objective,
-        "material": Material(sources=options.sources),
+        "material": material_of(split, plan, options),
         "store": store,
     }
     names = tested.index.tolist()
-    victim = victim_of(detector, plan, purifier)
+    victim = victim_of(detector, plan, purifier, options.fresh_draws)
     run: Callable[..., AttackResult] = attack_smoothed
     if plan.smoothing in ("none", ""):
         run, shared = attack, {**shared, "device": plan.device}
@@ -114,10 +119,30 @@ def attack_detector(
     ]
 
 
+def material_of(split: DataSplit, plan: Plan, options: AttackOptions) -> Material:
+    """Return what the attacker knows: other detectors, and for a plain score the normals of the training.
+
+    Under noise a score of an image takes many draws, so that there the attacked images alone serve as references.
+    """
+    if plan.smoothing not in ("none", "") or options.fresh_draws is not None:
+        return Material(sources=options.sources)
+    known = torch.cat([split.train.images[:REFERENCES], split.test.images])
+    return Material(references=known, sources=options.sources)
+
+
 def victim_of(
-    detector: Detector, plan: Plan, purifier: Any = None
-) -> Detector | SmoothedDetector | SmoothedSum:
-    """Return what is attacked: the detector as the plan smooths it, or itself, on the plan's device."""
+    detector: Detector, plan: Plan, purifier: Any = None, fresh_draws: int | None = None
+) -> Detector | SmoothedDetector | SmoothedSum | RandomTarget:
+    """Return what is attacked: the detector as the plan smooths it, or itself, on the plan's device.
+
+    With `fresh_draws` it is the mean score under fresh noise of its own, of a detector that has any.
+    """
+    if fresh_draws is not None:
+        if plan.smoothing != "" or purifier is not None:
+            raise InputError("--fresh_draws: goes with --smoothing plain, the score under its own noise")
+        return RandomTarget(
+            detector.to(plan.device), fresh_draws, fresh_draws, plan.seed, plan.batch_size, plan.device
+        )
     if plan.sigmas:
         return smooth_levels(detector, plan, purifier)
     if plan.smoothing not in ("none", ""):
@@ -133,6 +158,9 @@ def conditions_of(
     """Return the rows of an attack: clean scores, and the worst ones reached at each radius, ascending."""
     subject, tested = subject_of(detector, split, plan), TestedImages.of(split.test)
     rest: dict[str, Any] = {"n": plan.n if plan.smoothing not in ("none", "") else 0, "seed": plan.seed}
+    if options.fresh_draws is not None:  # another score than that of the stored draws
+        name = f"{subject.score_name} fresh_draws={options.fresh_draws}".strip()
+        subject, rest["n"] = subject._replace(score_name=name), options.fresh_draws
     return [
         clean_condition(subject, tested, reached[0].clean, **rest),
         *(

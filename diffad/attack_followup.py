@@ -37,7 +37,8 @@ def check_reached(
     purifier: Any = None,
 ) -> list[list[CheckOutcome]]:
     """Return what the sanity checks of `diffad.attacks.checks` find at each radius; `budget` small or full."""
-    victim, tested = victim_of(detector, plan, purifier), TestedImages.of(split.test)
+    victim = victim_of(detector, plan, purifier, options.fresh_draws)
+    tested = TestedImages.of(split.test)
     plain: dict[str, Any] = {"device": plan.device} if plan.smoothing in ("none", "") else {}
     outcomes: list[list[CheckOutcome]] = []
     for one in reached:

@@ -54,6 +54,8 @@ class AttackConfig(SmoothedOptions):
     """Gradient steps, or score queries of a method without gradients; None: those of the method."""
     eot: int = 16
     """Noise draws a gradient step."""
+    fresh_draws: int | None = None
+    """With --smoothing plain: attack the mean score under so many fresh draws of the detector's own noise."""
     restarts: int = 1
     checks: Literal["none", "small", "full"] = "small"
     """Look for signs that the attack failed rather than that the detector is robust: on a few images, or on all."""
@@ -126,10 +128,19 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         attacks=records,
     )
     run = write_run(folder, manifest, without_known_clean(folder, conditions))
-    for failed in (one.sentence for found in outcomes for one in found if one.failed):
-        console.say(f"check {failed}")
+    report_checks(outcomes)
     show(config, auroc_table(run), folder)
     return folder
+
+
+def report_checks(outcomes: Sequence[Sequence[CheckOutcome]]) -> None:
+    """Say on stderr which checks failed, or that none did."""
+    ran = [one for found in outcomes for one in found if one.passed is not None]
+    failed = [one for one in ran if one.failed]
+    for one in failed:
+        console.say(f"check {one.sentence}")
+    if ran and not failed:
+        console.say(f"{len(ran)} checks of the attack ran, none failed")
 
 
 def attacked_radii(config: AttackConfig) -> list[float]:
@@ -178,6 +189,7 @@ def options_of(
         eot=config.eot,
         seed=config.seed,
         sources={name: source.score for name, source in sources.items()},
+        fresh_draws=config.fresh_draws,
     )
 
 

@@ -69,6 +69,31 @@ def test_checks_run_with_every_attack_and_stand_in_the_manifest() -> None:
     assert (again["checks"], again["failed_checks"]) == ([], None)
 
 
+def test_fresh_draws_are_another_score_than_the_stored_ones(capsys) -> None:
+    argv = ["attack", "--detector", "closed_form", "--data", "digits", "--resolution", "8", "--limit", "3"]
+    argv += [
+        "--smoothing",
+        "plain",
+        "--steps",
+        "2",
+        "--eot",
+        "2",
+        "--checks",
+        "none",
+        "--output_dir",
+        "fresh",
+    ]
+    assert main(argv) == console.DONE
+    assert main([*argv, "--fresh_draws", "4"]) == console.DONE
+    names = {condition.subject.score_name: condition.n for condition in read_run("fresh").conditions}
+    assert names == {"": 0, "fresh_draws=4": 4}
+    capsys.readouterr()
+    assert main([*argv, "--smoothing", "reference", "--sigma", "1", "--fresh_draws", "4"]) == console.FAILED
+    assert "--fresh_draws: goes with --smoothing plain" in capsys.readouterr().err
+    assert main(["attack", *QUICK, "--smoothing", "plain", "--fresh_draws", "4"]) == console.FAILED
+    assert "is not random" in capsys.readouterr().err
+
+
 def test_transfer_crafts_on_other_detectors() -> None:
     options = ["--method", "transfer", "--sources", "pixel_mean,pca"]
     assert main(["attack", *QUICK, *options]) == console.DONE
