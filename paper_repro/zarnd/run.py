@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ class Step:
             return
         print(f"--- {self.name}", file=sys.stderr, flush=True)
         main = {"certify": certify, "diffad": diffad, "train": train_backbone}[self.command]
-        code = main([*self.argv, "--output_dir", str(self.folder)])
+        with redirect_stdout(sys.stderr):  # stdout is for the table at the end
+            code = main([*self.argv, "--output_dir", str(self.folder)])
         if code:
             sys.exit(code)
 
