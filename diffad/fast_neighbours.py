@@ -1,12 +1,17 @@
 """Nearest neighbours by single-precision search, proved to be those of double precision query by query.
 
-A float32 product is twice as fast as a float64 one and cancels badly near distance zero. So the float32 search of
-`diffad.neighbours` only proposes: `k + _SPARE` candidates a query, whose distances are formed again in float64.
-A query is settled if no point that was left out can be nearer than its k-th candidate. With d coordinates,
-|q| <= Q and |b| <= B a computed s(b) = |b|^2 / 2 - q.b is off by at most E = gamma(d + 4) (Q + B)^2 / 2, gamma at
-the precision of float32, and every point left out has a computed s of at least the last candidate's, c. So its
-s is at least c - E, and a k-th candidate with s <= c - E is among the k nearest. Queries that are not settled, because
-many points lie equally far, are searched again in float64.
+A float32 product is twice as fast as a float64 one and cancels badly near distance zero. So a float32 search only
+proposes: `k + _SPARE` candidates a query, whose distances are formed again in float64. A query is settled if no point
+that was left out can be nearer than its k-th candidate. With d coordinates, |q| <= Q and |b| <= B a computed
+s(b) = |b|^2 / 2 - q.b is off by at most
+
+    E = gamma(d + 4) (Q + B)^2 / 2 + (d + 4) tiny,
+
+gamma at the precision of float32, and tiny its smallest normal number, which pays for products that underflow. Every
+point left out has a computed s of at least the last candidate's, c, so its s is at least c - E, and a k-th candidate
+with s <= c - E is among the k nearest. Queries that are not settled, because many points lie equally far, are searched
+again in float64. Points of another precision than float32 are searched in float64 at once, and so is everything where
+float32 products are lowered to TF32 or bfloat16.
 
 The smallest k of a row are found in two steps: they lie in the k blocks of columns with the smallest minima, so that
 only these are sorted.
@@ -22,7 +27,7 @@ from certify.checks import InputError
 from diffad.neighbours import nearest
 
 _ROWS, _BANK_CHUNK, _WIDTH, _SPARE = 512, 4096, 64, 6
-_EPSILON = torch.finfo(torch.float32).eps / 2
+_EPSILON, _TINY = torch.finfo(torch.float32).eps / 2, torch.finfo(torch.float32).tiny
 
 
 def nearest_verified(
@@ -39,10 +44,11 @@ def nearest_verified(
     if not 1 <= k <= len(bank):
         raise InputError(f"nearest: got k = {k} for a bank of {len(bank)} points; need 1 <= k <= {len(bank)}")
     spare = k + _SPARE
-    if spare >= len(bank) or torch.get_float32_matmul_precision() != "highest":
-        return nearest(queries, bank, k)  # TF32 or bfloat16 products are not those of the bound
-    with torch.no_grad():
-        points, kept = queries.float(), bank.float()
+    single = queries.dtype == bank.dtype == torch.float32
+    if spare >= len(bank) or not single or _lowered():
+        return nearest(queries, bank, k)
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+        points, kept = queries, bank
         halves = kept.square().sum(1) / 2
         largest = float(kept.norm(dim=1).max())
         found = [
@@ -54,6 +60,14 @@ def nearest_verified(
         if bool(open_.any()):
             distances[open_], indices[open_] = nearest(points[open_], kept, k)
     return distances, indices
+
+
+def _lowered() -> bool:
+    """Whether float32 products may be computed in TF32 or bfloat16, or it can't be known."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set by torch's newer interface, which the older one refuses to read
+        return True
 
 
 def _settle(
@@ -69,7 +83,7 @@ def _settle(
     squares = queries.double().square().sum(1)
     norms = squares.sqrt() + largest
     terms = (queries.shape[1] + 4) * _EPSILON
-    error = terms / (1.0 - terms) * norms.square() / 2
+    error = terms / (1.0 - terms) * norms.square() / 2 + (queries.shape[1] + 4) * _TINY
     # in units of s, float64: |q - b|^2 / 2 - |q|^2 / 2; another E pays for its own rounding
     last = distances[:, -1].square() / 2 - squares / 2
     return distances, indices.gather(1, order), last <= values[:, -1].double() - 2.0 * error

@@ -62,3 +62,33 @@ def test_lowered_products_are_not_trusted(monkeypatch):
 def test_more_neighbours_than_points_are_refused(k):
     with pytest.raises(InputError, match=f"got k = {k} for a bank of 10 points"):
         nearest_verified(points(2, 3, 0), points(10, 3, 1), k)
+
+
+def test_autocast_does_not_reach_the_search():
+    """Near 1 bfloat16 products can't tell these points apart."""
+    bank, queries = 1 + 0.01 * points(3000, 64, 0), 1 + 0.01 * points(50, 64, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, indices = nearest_verified(queries, bank, 2)
+    torch.testing.assert_close(indices, nearest(queries, bank, 2)[1])
+
+
+def test_a_precision_that_cannot_be_read_is_not_trusted(monkeypatch):
+    def mixed() -> str:
+        raise RuntimeError("PyTorch is checking whether allow_tf32_new is enabled")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    bank = points(500, 4, 0)
+    torch.testing.assert_close(nearest_verified(bank[:5], bank)[1][:, 0], torch.arange(5))
+
+
+@pytest.mark.parametrize("scale", [1e-23, 1e-19])
+def test_products_that_underflow_are_paid_for(scale):
+    bank, queries = scale * points(1000, 16, 0), scale * points(20, 16, 1)
+    torch.testing.assert_close(nearest_verified(queries, bank, 2)[1], nearest(queries, bank, 2)[1])
+
+
+def test_double_precision_stays_double():
+    bank = 1 + 1e-9 * points(1000, 8, 0).double()
+    torch.testing.assert_close(
+        nearest_verified(bank[:20], bank, 3)[0], nearest(bank[:20], bank, 3)[0], rtol=0, atol=0
+    )
