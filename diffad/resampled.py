@@ -10,14 +10,14 @@ from diffad.conditions import Condition, IntArray
 RESAMPLES = 2000
 SEED = 0  # one key for all tables, so that two detectors on the same images meet the same resamples
 # Beyond so many pairs of images the two kinds of interval agree, and resampling takes minutes.
-MOST_PAIRS = 4_000_000
+MOST_PAIRS, MOST_IMAGES = 4_000_000, 10_000
 
 
 def resampled_interval(condition: Condition, side: Side, at_zero: ScoreBounds | None) -> list[float] | None:
     """Return the 95 % bootstrap interval of the AUROC of these ends, each class resampled by itself.
 
     None where it is no evidence: fewer than two images of a label, or the same value in every resample; and where it
-    would cost too much (`MOST_PAIRS`).
+    would cost too much (`MOST_PAIRS`, `MOST_IMAGES`).
     """
     labels = condition.images.labels
     if not _worth_it(labels):
@@ -40,4 +40,5 @@ def resampled_difference(first: Condition, other: Condition) -> list[float] | No
 
 def _worth_it(labels: IntArray) -> bool:
     anomalies, normals = int((labels == 1).sum()), int((labels == 0).sum())
-    return min(anomalies, normals) >= 2 and anomalies * normals <= MOST_PAIRS
+    few = anomalies * normals <= MOST_PAIRS and anomalies + normals <= MOST_IMAGES
+    return min(anomalies, normals) >= 2 and few

@@ -1,8 +1,8 @@
 """Finished batches of attacks on disk: what was searched is kept, and processes that share the work meet there.
 
 A piece of work is a list of batches that is fixed beforehand. Its folder is named by the hash of all that determines
-its outcome: detector, images, labels, threat, method, budget, seeds, starting points, versions. The same attack again
-finds its batches and goes on; any other attack has another hash and another folder, so that nothing is ever mixed.
+its outcome: detector, images, labels, threat, method, budget, seeds, starting points, code, versions. The same attack
+again finds its batches and goes on; any other attack has another hash and another folder, so that nothing is ever mixed.
 A batch appears by atomic rename: an attack that was killed loses the batches in flight.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,7 +44,7 @@ class AttackStore:
     def __init__(self, folder: Path | str, identity: Mapping[str, Any], shard: Shard | None = None) -> None:
         self.folder, self.shard = Path(folder), shard
         packages = {name: version(name) for name in ("diffad", "torch", "numpy")}
-        self.identity = {**identity, "versions": packages}
+        self.identity = {**identity, "versions": packages, "code": code_digest()}
 
     def collect(
         self, options: Mapping[str, Any], count: int, compute: Callable[[int], Batch], label: str
@@ -93,6 +94,15 @@ def collect(
     if store is None:
         return [compute(place) for place in progress(range(count), label)]
     return store.collect(options, count, compute, label)
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 (hex) of the sources of all attacks: another optimiser must not find this one's batches."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def digest(values: Any) -> str | None:
