@@ -2,7 +2,7 @@
 
 A piece of work is a list of batches that is fixed beforehand. Its folder is named by the hash of all that determines
 its outcome: detector, images, labels, threat, method, budget, seeds, starting points, code, versions. The same attack
-again finds its batches and goes on; any other attack has another hash and another folder, so that nothing is ever mixed.
+again finds its batches and goes on; any other has another hash and another folder, so that nothing is ever mixed.
 A batch appears by atomic rename: an attack that was killed loses the batches in flight.
 """
 
