@@ -66,24 +66,53 @@ class Run:
         )
 
 
+def parts_of(run: Run) -> dict[tuple[Any, ...], list[Condition]]:
+    """The conditions of a run by what tells one detector from another: data, name, fingerprint and purifier.
+
+    A detector without a fingerprint is known by its folder.
+    """
+    data, detectors = run.manifest["data"], run.manifest["detectors"]
+    parts: dict[tuple[Any, ...], list[Condition]] = {}
+    for condition in run.conditions:
+        name = entry_name(condition.subject, detectors)
+        fingerprint = detectors.get(name, str(run.folder))
+        about = (data["fingerprint"], data["resolution"], name.partition(",")[0], fingerprint)
+        parts.setdefault((*about, _purifier_behind(run, condition)), []).append(condition)
+    return parts
+
+
+def _purifier_behind(run: Run, condition: Condition) -> str | None:
+    """What else denoised for a score: the purifier's fingerprint, its name in older manifests, None for no purifier.
+
+    An attack may have met another purifier than the certificate in its folder, so each asks its own commands.
+    """
+    subject = condition.subject
+    if subject.smoothing != "denoise":
+        return None
+    commands = list(reversed(run.manifest["commands"]))
+    attack = condition.condition == "attack"
+    own = [entry for entry in commands if (entry["command"] != "certify") == attack]
+    for config in (entry["config"] for entry in own or commands):  # clean scores may be an attack's
+        at_level = config.get("sigmas") or config.get("sigma") == subject.sigma
+        if config.get("smoothing") == "denoise" and at_level:
+            found: str | None = config.get("purifier_fingerprint") or config.get("purifier")
+            return found
+    return None
+
+
 def join_runs(runs: Iterable[Run]) -> list[Run]:
     """One run for each detector, whatever folders its results lie in.
 
-    A certificate and an attack belong together if data and detector have the same fingerprints; a detector
-    without a fingerprint is known by its folder. Where two folders hold one condition, the later is taken.
+    A certificate and an attack belong together if data, detector and purifier have the same fingerprints (`parts_of`).
+    Where two folders hold one condition, the later is taken.
     """
     joined: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        data, detectors = run.manifest["data"], run.manifest["detectors"]
-        names = [entry_name(condition.subject, detectors) for condition in run.conditions]
-        for name in dict.fromkeys(names):
-            fingerprint = detectors.get(name, str(run.folder))
-            identity = (data["fingerprint"], data["resolution"], name.partition(",")[0], fingerprint)
+        for identity, own in parts_of(run).items():
             before = joined[identity].conditions if identity in joined else ()
             known = joined[identity].manifest["commands"] if identity in joined else []
             # all commands, since the checks of an attack stand with the command that made it
             manifest = {**run.manifest, "commands": [*known, *run.manifest["commands"]]}
-            own = [one for one, entry in zip(run.conditions, names, strict=True) if entry == name]
             merged = {condition.key: condition for condition in (*before, *own)}
             ordered = tuple(sorted(merged.values(), key=lambda condition: condition.key))
             joined[identity] = Run(run.folder, manifest, ordered)

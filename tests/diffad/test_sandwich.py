@@ -12,9 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from certify.checks import InputError
+from certify.types import ScoreBounds
 from diffad.compare import compare_command
 from diffad.evidence import Evidence, evidence_path, read_evidence, write_evidence
-from diffad.order import OrderError
+from diffad.order import OrderError, check_order
 from diffad.results import write_run
 from diffad.sandwich import LEVEL, check_sandwich, save_violations
 
@@ -136,3 +137,93 @@ def test_compare_fails_loudly_and_saves_the_image(run, tmp_path, capsys) -> None
         compare_command([with_evidence(run, shift).folder], output)
     assert "\n" not in str(error.value)
     assert (output / "violations" / "000.png").is_file()
+
+
+def test_two_attacks_of_one_key_are_both_judged(run, tmp_path, synthetic) -> None:
+    """Budgets and seeds are not in the key of a condition: neither folder may hide what the other found."""
+    shift = np.zeros(40)
+    shift[3] = 1.0
+    with_evidence(run, shift)
+    weak = with_evidence(write_run(tmp_path / "weak", run.manifest, run.conditions))
+    for runs in ([run, weak], [weak, run]):
+        found = check_sandwich(runs)
+        assert [v.position for v in found.violations] == [3, 3]
+        assert found.judged == 2 * 80
+    assert check_sandwich([run, run]).judged == 80
+
+
+def test_two_certificates_of_one_key_are_both_checked(run, tmp_path) -> None:
+    def narrow(c):
+        if c.condition != "certified":
+            return c
+        return replace(c, bounds=ScoreBounds(c.bounds.lower + 9.0, c.bounds.upper + 9.0))
+
+    with_evidence(run)
+    other = write_run(
+        tmp_path / "other", run.manifest, [narrow(c) for c in run.conditions if c.norm != "linf"]
+    )
+    certified = replace(other, conditions=tuple(c for c in other.conditions if c.condition == "certified"))
+    for runs in ([run, certified], [certified, run]):
+        assert len(check_sandwich(runs).violations) == 80
+
+
+def purified(run, folder, kinds, command, **config):
+    """The rows of these kinds under a manifest of one command that denoised with a purifier."""
+    config = {"smoothing": "denoise", "sigma": 1.0, "n": 1000, "percentile": 0.5, **config}
+    manifest = {
+        **run.manifest,
+        "commands": [{**run.manifest["commands"][0], "command": command, "config": config}],
+    }
+    return write_run(folder, manifest, [c for c in run.conditions if c.condition in kinds])
+
+
+def test_scores_of_two_purifiers_are_two_scores(tmp_path, synthetic) -> None:
+    run = synthetic.run(tmp_path / "run", detector="diffusion", smoothing="denoise")
+    kept = {"purifier": "one", "purifier_fingerprint": "aaaa"}
+    for number, (certify, attack, judged) in enumerate(
+        [
+            (kept, kept, 80),
+            (kept, {**kept, "purifier_fingerprint": "bbbb"}, 0),
+            (kept, {}, 0),
+            ({"purifier": None}, {"purifier": None, "purifier_fingerprint": None}, 80),
+            ({"purifier": "one"}, {"purifier": "one"}, 80),  # as manifests were before they held fingerprints
+            ({"purifier": "one"}, {"purifier": "two"}, 0),
+        ]
+    ):
+        proved = purified(run, tmp_path / f"{number}c", ("certified", "clean"), "certify", **certify)
+        tried = with_evidence(purified(run, tmp_path / f"{number}a", ("attack",), "diffad attack", **attack))
+        assert check_sandwich([proved, tried]).judged == judged
+        assert check_order([proved, tried]).scores == judged
+
+
+@pytest.mark.parametrize("kind", ["failures", "population"])
+def test_certificates_of_a_whole_set_are_not_judged_and_this_is_said(run, tmp_path, kind) -> None:
+    def convention(c):
+        return replace(c, alpha_kind=kind) if c.condition == "certified" else c
+
+    other = write_run(tmp_path / "other", run.manifest, [convention(c) for c in run.conditions])
+    found = check_sandwich([with_evidence(other, np.full(40, 9.0))])
+    assert (found.judged, found.unjudged, found.violations) == (0, 80, ())
+    assert found.sentence == (
+        "80 meet a certificate of a whole set, not of each image (--confidence failures or population)"
+    )
+
+
+def test_images_that_could_not_fail_are_not_judged(run, tmp_path) -> None:
+    first, second = attacks(run)
+    kept = drawn(first, np.full(40, 9.0))
+    write_evidence(run.folder, first, replace(kept, draws=kept.draws[:, :8]))
+    write_evidence(run.folder, second, drawn(second))
+    found = check_sandwich([run])
+    assert (found.judged, found.unjudged, found.violations) == (40, 40, ())
+    assert found.sentence.endswith(
+        "0 of 40 attacked images left their certified interval; 40 have too few draws to be judged"
+    )
+
+    def lost(c):
+        ends = np.full(40, np.inf)
+        return replace(c, bounds=ScoreBounds(-ends, ends)) if c.condition == "certified" else c
+
+    infinite = write_run(tmp_path / "infinite", run.manifest, [lost(c) for c in run.conditions])
+    found = check_sandwich([with_evidence(infinite)])
+    assert (found.judged, found.sentence) == (0, "80 have no finite bound to leave")
