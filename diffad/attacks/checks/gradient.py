@@ -18,6 +18,7 @@ from certify.types import FloatArray
 from diffad.attacks.checks.case import Budget, Case
 from diffad.attacks.checks.outcome import CheckOutcome, not_applicable
 from diffad.attacks.checks.precision import in_float64
+from diffad.attacks.methods import ATTACKS
 from diffad.attacks.objective import GradientCount, Objective, Rows, evaluate, score_gradient
 from diffad.attacks.target import batches
 
@@ -40,7 +41,7 @@ def check_zero_gradients(case: Case, budget: Budget) -> CheckOutcome:
     ):
         for batch, function in _parts(case, points, case.objective):
             score_gradient(function, batch, torch.ones(len(batch)).to(batch), count)
-    shares = [count.zero_share, *_zero_shares(case.whole.info)]
+    shares = [count.zero_share, _zero_share(case.whole.info)]
     detail = "largest share of exactly zero gradients, at the images and a random point of each ball, or in the attack"
     return CheckOutcome("zero_gradients", max(shares) <= _MOST_ZEROS, max(shares), detail)
 
@@ -121,10 +122,17 @@ def _at_step_zero(objective: Objective, rows: Rows) -> Callable[[Tensor], Tensor
     return lambda images: objective(images, rows, 0)
 
 
-def _zero_shares(info: dict[str, Any]) -> list[float]:
-    """The shares that an attack and the members of an ensemble have met."""
-    members = info.get("members", {}).values()
-    return [float(one["zero_gradient_share"]) for one in (info, *members) if "zero_gradient_share" in one]
+def _zero_share(info: dict[str, Any]) -> float:
+    """The share that an attack has met; of an ensemble the smallest of its members that use gradients.
+
+    A member may start where nothing is left to gain (`feature_target` at an image that scores 0 as a distance), and a
+    gradient there is zero by right. One that is masked is zero for every member.
+    """
+    members = {
+        name: one for name, one in info.get("members", {}).items() if ATTACKS[name].needs == "gradients"
+    }
+    shares = [float(one["zero_gradient_share"]) for one in members.values()]
+    return min(shares) if shares else float(info.get("zero_gradient_share", 0.0))
 
 
 def _line(error: Exception) -> str:

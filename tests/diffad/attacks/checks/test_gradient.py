@@ -79,3 +79,25 @@ def test_the_surrogate_that_an_attack_follows_is_what_is_checked():
     assert check_gradient_direction(
         Case.of(sound, IMAGES, LABELS, found, SMALL, objective=blind.score), SMALL
     ).failed
+
+
+def distance_to_the_nearest(images: torch.Tensor) -> torch.Tensor:
+    """Zero, the least there is, with gradient zero, at two images that an attacker may show."""
+    squared = (images[:, None] - IMAGES[:2]).flatten(2).square().sum(2).amin(1)
+    return torch.where(squared > 0, squared.clamp_min(1e-12).sqrt(), 0.0 * squared)
+
+
+def test_a_member_that_starts_where_nothing_is_left_to_gain_is_not_masked():
+    case = case_of(distance_to_the_nearest, norm="linf", eps=1.0, method="ensemble")
+    assert case.whole.info["members"]["feature_target"]["zero_gradient_share"] >= 0.5
+    test = replace(case, images=case.images[2:], labels=case.labels[2:], names=case.names[2:])
+    assert check_zero_gradients(test, SMALL).passed
+
+
+def test_a_masked_detector_is_found_out_under_an_ensemble_too():
+    assert check_zero_gradients(case_of(broken.Rounded(), method="ensemble"), SMALL).failed
+    case = case_of(broken.Sound(), method="ensemble")
+    members = {name: {"zero_gradient_share": 0.5} for name in ("apgd", "pgd", "feature_target")}
+    members["square"] = {"zero_gradient_share": 0.0}  # which asks for none
+    met = replace(case.whole, info={**case.whole.info, "members": members})
+    assert check_zero_gradients(replace(case, whole=met), SMALL).value == 0.5
