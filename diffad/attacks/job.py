@@ -132,6 +132,9 @@ class Job:
             self.seed,
             self.material,
             count,
+            self.target.objective(
+                eot=self.eot, seed=self.seed, first_chunk=self.first_chunk, steps=self.preset.steps
+            ),
         )
 
 

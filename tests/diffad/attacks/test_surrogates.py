@@ -8,7 +8,7 @@ from torch import Tensor
 from certify import SmoothedDetector, SmoothedSum
 from certify.checks import InputError
 from diffad.attacks import RandomTarget, SmoothedTarget, attack, surrogate_names
-from diffad.attacks.objective import Rows
+from diffad.attacks.objective import Rows, ScoreObjective
 from diffad.attacks.surrogates import named_objective
 from diffad.attacks.target import ScoreTarget
 from diffad.baselines.closed_form import ClosedForm
@@ -156,3 +156,34 @@ def test_unknown_names_say_what_there_is(detectors):
         attack(detectors["pixel_nn"], images(), LABELS, objective="soft", **options)
     with pytest.raises(InputError, match="function offers none"):
         attack(lambda points: points.mean((1, 2, 3)), images(), LABELS, objective="soft", **options)
+
+
+class Custom:
+    """A deterministic target that is no `ScoreTarget`: the mean of the pixels."""
+
+    noisy, device, batch_size = False, "cpu", 8
+
+    def scores(self, points, names, purpose):
+        return points.double().mean((1, 2, 3)).numpy()
+
+    def objective(self, *, eot, seed, first_chunk, steps):
+        return ScoreObjective(lambda points: points.mean((1, 2, 3)))
+
+    def describe(self):
+        return {}
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_queries_ask_the_target_and_not_the_surrogate(noisy):
+    """The surrogate is the opposite of the score: a method that queries it keeps the wrong points."""
+
+    def score(images):
+        return images.mean((1, 2, 3))
+
+    grey, labels = torch.full((2, 1, 4, 4), 0.5), [0, 1]
+    detector = SmoothedDetector(score, 0.1, "input", n=50, batch_size=50) if noisy else Custom()
+    options = {"norm": "linf", "eps": 0.2, "method": "square", "steps": 40, "eot": 4}
+    wanted = attack(detector, grey, labels, **options)
+    found = attack(detector, grey, labels, **options, objective=lambda x: -score(x))
+    assert (np.abs(found.scores - found.clean_scores) > 0.1).all()
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
