@@ -141,6 +141,7 @@ def attack(
         raise InputError(f"eot: got {eot}, need at least 1")
     if previous is not None:
         previous.check_continues(threat, images, label_array)
+        previous.check_target(target, images, names)
     clean, chunk = images.detach().cpu(), 0
     if previous is not None:
         clean_scores, best = previous.clean_scores, (previous.images, previous.scores)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -289,3 +290,18 @@ def test_step_sizes_cover_the_ball():
     assert cosine == sorted(cosine, reverse=True)
     assert cosine[-1] < 1e-4
     assert all(sum(step_sizes(1.0, steps, "cosine")) >= 2.5 - 1e-9 for steps in range(1, 60))
+
+
+def test_a_curve_goes_on_only_from_a_result_on_these_images_and_this_detector():
+    images, labels = images_around_grey(), [0, 1] * 3
+    options = {"norm": "l2", "steps": 3}
+    before = pgd(linear, images, labels, eps=0.1, **options)
+    with pytest.raises(InputError, match="other images"):
+        pgd(linear, images.flip(0), labels, eps=0.2, **options, previous=before)
+    with pytest.raises(InputError, match="other scores"):
+        pgd(lambda x: 2.0 * linear(x), images, labels, eps=0.2, **options, previous=before)
+    better = replace(before, scores=before.scores + 1.0)
+    with pytest.raises(InputError, match="other scores"):
+        pgd(linear, images, labels, eps=0.2, **options, previous=better)
+    after = pgd(linear, images, labels, eps=0.2, **options, previous=before)
+    np.testing.assert_array_equal(after.clean_scores, before.clean_scores)
