@@ -122,11 +122,15 @@ def attack_smoothed(
 ) -> AttackResult:
     """Attack the smoothed score: `attack` of a `SmoothedTarget`, by 40 cosine steps unless told otherwise.
 
+    Another `method` has its own budget where no `steps` are given.
+
     Cost an image: restarts * steps * eot gradients, 2 * restarts * n_select and 2 * n_eval scores (n_eval with
     `previous`). `options` go to `attack`.
     """
     target = SmoothedTarget(smoothed, n_select, n_eval)
-    return attack(target, images, labels, indices=indices, **{"steps": 40, **options})
+    if options.get("method", "pgd") == "pgd" and options.get("steps") is None:
+        options["steps"] = 40
+    return attack(target, images, labels, indices=indices, **options)
 
 
 def estimate(

@@ -217,3 +217,21 @@ def test_harrell_davis_weights_are_a_distribution_that_narrows_to_the_percentile
     draws = torch.randn(4, 4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = torch.quantile(draws, 0.3, dim=1)
     torch.testing.assert_close(soft_percentile(draws, 0.3), expected, rtol=0, atol=0.02)
+
+
+def test_other_methods_have_their_own_budget():
+    smoothed = smooth(linear, "input", n=50, batch_size=50)
+    options = {"n_select": 50, "n_eval": 50, "eot": 1, "steps": None}
+    assert attack(smoothed, **options).info["steps"] == 40
+    assert attack(smoothed, **options, method="fgsm").info["steps"] == 1
+    assert attack(smoothed, **options, method="momentum").info["steps"] == 50
+    assert attack(smoothed, **options | {"steps": 3}).info["steps"] == 3
+
+
+def test_a_result_under_another_noise_or_other_draws_is_not_gone_on_from():
+    before = attack(smooth(linear, "input"), steps=2)
+    for other in ({"sigma": 0.5}, {"percentile": 0.3}, {"seed": 9}):
+        with pytest.raises(InputError, match="another target"):
+            attack(smooth(linear, "input", **other), steps=2, eps=0.2, previous=before)
+    with pytest.raises(InputError, match="another target"):
+        attack(smooth(linear, "input"), steps=2, eps=0.2, n_eval=20, previous=before)
