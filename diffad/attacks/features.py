@@ -111,7 +111,10 @@ def _distances(clean: Tensor, references: Tensor, features: ScoreFunction | None
             embedded = images if features is None else features(images)
         return embedded.flatten(1).double()
 
-    groups = batches(len(references), _FEATURE_BATCH)
-    embedded = torch.cat([embed(references[rows].to(clean)) for rows in groups])
     exact = "donot_use_mm_for_euclid_dist"  # so that an image is at distance 0 from itself
-    return torch.cdist(embed(clean), embedded, compute_mode=exact).cpu().numpy()
+    embedded = embed(clean)
+    parts = [  # a chunk at a time: in float64 a thousand large images fill a device
+        torch.cdist(embedded, embed(references[rows].to(clean)), compute_mode=exact).cpu()
+        for rows in batches(len(references), _FEATURE_BATCH)
+    ]
+    return torch.cat(parts, dim=1).numpy()

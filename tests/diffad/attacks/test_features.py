@@ -6,7 +6,7 @@ from torch import Tensor
 from certify.checks import InputError
 from certify.smoothing import SmoothedDetector
 from diffad.attacks import Material, ThreatModel, as_target, attack
-from diffad.attacks.features import GREYS, NEAREST, WORST, complete_references
+from diffad.attacks.features import GREYS, NEAREST, WORST, _distances, complete_references
 
 LABELS = [0, 1, 0, 1, 0, 1]
 SIGNS = np.array([1.0, -1.0] * 3)
@@ -137,3 +137,19 @@ def test_a_noisy_score_is_attacked_from_references_too(images):
 def test_references_that_cannot_be_used_are_refused(images, material, words):
     with pytest.raises(InputError, match=words):
         attack(valleys, images, LABELS, norm="l2", eps=0.1, method="feature_target", material=material)
+
+
+def test_references_are_embedded_and_compared_a_chunk_at_a_time(monkeypatch):
+    shown, cdist = [], torch.cdist
+
+    def counted(first: Tensor, second: Tensor, **options: object) -> Tensor:
+        shown.append(len(second))
+        return cdist(first, second, **options)
+
+    monkeypatch.setattr(torch, "cdist", counted)
+    generator = torch.Generator().manual_seed(2)
+    clean, references = (torch.rand(count, *SHAPE, generator=generator) for count in (3, 150))
+    found = _distances(clean, references, None)
+    assert max(shown) <= 64
+    exact = np.linalg.norm((clean[:, None] - references).double().flatten(2).numpy(), axis=2)
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
