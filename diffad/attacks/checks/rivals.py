@@ -32,7 +32,7 @@ def check_doubling(case: Case, budget: Budget) -> CheckOutcome:
     """Double the effort: no AUROC may change by more than the tolerance; value: the largest change.
 
     The full budget doubles steps and restarts; the small one looks at the last doubling, from half the steps to the
-    attack's own. An attack that doubling makes stronger had not converged; one that it makes weaker is a matter of
+    attack's own, or from its own limits where these are less. An attack that doubling makes stronger had not converged; one that it makes weaker is a matter of
     luck. A single step has its restarts doubled.
     """
     steps, restarts = int(case.result.info["steps"]), int(case.result.info["restarts"])
@@ -42,7 +42,10 @@ def check_doubling(case: Case, budget: Budget) -> CheckOutcome:
     elif budget.steps is None:
         other = {"steps": 2 * steps, "restarts": 2 * restarts}
     else:
-        other = {"steps": steps // 2, "restarts": restarts}
+        fewer = steps // 2
+        if case.by_gradients:
+            fewer = min(fewer, budget.steps)
+        other = {"steps": fewer, "restarts": min(restarts, budget.restarts or restarts)}
     before, after = case.aurocs(case.result), case.aurocs(case.attack(**other))
     worst, side = max((abs(before[side] - after[side]), side) for side in SIDES)
     words = " and ".join(f"{value} {name}" for name, value in other.items())

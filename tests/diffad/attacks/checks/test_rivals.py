@@ -89,3 +89,12 @@ def test_a_score_without_gradients_leaves_no_rival_by_gradients():
     case = Case.of(trees, IMAGES, LABELS, found, SMALL)
     for check in (check_iteration, check_order, check_black_boxes):
         assert check(case, SMALL).passed is None
+
+
+def test_the_small_budget_does_not_repeat_the_effort_of_a_large_attack():
+    case = weakened(1.0, steps=200, restarts=4)
+    assert check_doubling(case, SMALL).detail.endswith(
+        "between 200 steps and 4 restarts, and 50 steps and 2 restarts"
+    )
+    queries = weakened(1.0, method="square", steps=200)
+    assert check_doubling(queries, SMALL).detail.endswith("and 100 steps and 1 restarts")
