@@ -91,12 +91,14 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     )
     data = split.name.replace(":", "-").replace("/", "-")
     folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{data}"
+    denoised_by = None if purifier is None else purifier.fingerprint()
     identity = {
         "detector": detector.fingerprint(),
-        "purifier": None if purifier is None else purifier.fingerprint(),
+        "purifier": denoised_by,
         "sources": {name: source.fingerprint() for name, source in sources.items()},
         "compile": config.compile,
     }
+    refuse_another_score(folder, config, plan, denoised_by)
     store = AttackStore(folder / "draws" / "attack", identity, shard)
     reached = attack_detector(detector, split, plan, options, purifier=purifier, store=store)
     evidence = gather_evidence(detector, split, plan, reached, purifier=purifier, store=store)
@@ -114,7 +116,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         for condition, one, found in zip(conditions[1:], reached, outcomes, strict=True)
     ]
     chosen: dict[str, Any] = {"smoothing": plan.smoothing, "sigma": plan.sigma, "sigmas": plan.sigmas}
-    chosen |= {"arguments": detector.config(), "purifier_fingerprint": identity["purifier"]}
+    chosen |= {"arguments": detector.config(), "purifier_fingerprint": denoised_by}
     manifest = build_manifest(
         "diffad attack",
         {**asdict(config), **chosen, "source_detectors": identity["sources"]},
@@ -222,12 +224,39 @@ def show(config: AttackConfig, rows: list[Row], folder: Path) -> None:
     console.say(f"\nrun folder: {folder}   (diffad compare {folder} CERTIFY_RUN draws both)")
 
 
-def without_known_clean(folder: Path, conditions: list[Condition]) -> list[Condition]:
-    """Leave out clean rows that the folder holds already: those of a certificate rest on its own draws.
+def refuse_another_score(folder: Path, config: AttackConfig, plan: Plan, purifier: str | None) -> None:
+    """Refuse a folder that holds attacks on another smoothed score: the rows of both would stand in one table.
 
-    An attack carries the clean scores of its evaluation in its own rows, so nothing is lost.
+    Budgets and methods may differ, and so may n and seed of a certificate in the folder: its clean scores are its own.
+    """
+    fresh = config.fresh_draws is not None
+    if not (folder / MANIFEST).is_file() or (plan.smoothing in ("", "none") and not fresh):
+        return  # without noise neither n nor seed decides anything
+    asked = {"n": plan.n, "percentile": plan.percentile, "seed": plan.seed, "purifier_fingerprint": purifier}
+    way = (plan.smoothing, plan.sigma, list(plan.sigmas), config.fresh_draws)
+    for entry in read_run(folder).manifest["commands"]:
+        before = entry["config"]
+        known = [before.get(name) for name in ("smoothing", "sigma", "sigmas", "fresh_draws")]
+        if (known[0], known[1], known[2] or [], known[3]) != way:
+            continue
+        names = ["percentile", "purifier_fingerprint"]
+        if entry["command"] != "certify":
+            names = ["seed"] if fresh else ["n", "seed", *names]  # the mean of fresh draws has no percentile
+        changed = [name for name in names if name in before and before[name] != asked[name]]
+        if changed:
+            words = "; ".join(f"{name} was {before[name]!r} and is now {asked[name]!r}" for name in changed)
+            raise InputError(f"{folder}: holds results of another score ({words}); use another --output_dir")
+
+
+def without_known_clean(folder: Path, conditions: list[Condition]) -> list[Condition]:
+    """Leave out clean rows that the folder holds from a certificate of this score: those rest on its own draws.
+
+    An attack carries the clean scores of its evaluation in its own rows, so nothing is lost. Clean rows of an earlier
+    attack are replaced.
     """
     if not (folder / MANIFEST).is_file():
         return conditions
-    known = {condition.key for condition in read_run(folder).conditions if condition.condition == "clean"}
+    held = read_run(folder).conditions
+    proved = {(one.subject.score, one.n) for one in held if one.condition == "certified"}
+    known = {one.key for one in held if one.condition == "clean" and (one.subject.score, one.n) in proved}
     return [condition for condition in conditions if condition.key not in known]

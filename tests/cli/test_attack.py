@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from certify import console
 from certify.cli import main as certify
+from certify.types import ScoreBounds
 from diffad.cli import main
-from diffad.results import read_run
+from diffad.commands.attack import without_known_clean
+from diffad.conditions import Subject, TestedImages, certified_conditions, clean_condition
+from diffad.results import read_run, write_run
 
 DIGITS = [
     "--detector",
@@ -143,3 +148,58 @@ def test_an_attack_beyond_its_certificate_fails_the_comparison(capsys) -> None:
     (record,) = json.loads(Path("compared/violations/violations.json").read_text())
     assert record["image_index"] == 2
     assert Path("compared/violations/000.png").is_file()
+
+
+NOISY = ["--smoothing", "input", "--sigma", "0.25", "--n", "50", "--batch_size", "50"]
+WEAK = ["--eps", "0.1", "--steps", "1", "--eot", "1", "--checks", "none", "--output_dir", "attacked"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--percentile", "0.9"], "percentile was 0.5 and is now 0.9"),
+        (["--seed", "1"], "seed was 0 and is now 1"),
+        (["--n", "60"], "n was 50 and is now 60"),
+    ],
+)
+def test_two_smoothed_scores_never_share_a_table(words, message, capsys) -> None:
+    assert main(["attack", *DIGITS, *NOISY, *WEAK]) == console.DONE
+    before = Path("attacked/images.parquet").read_bytes()
+    capsys.readouterr()
+    assert main(["attack", *DIGITS, *NOISY, *WEAK, *words]) == console.FAILED
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "use another --output_dir" in line
+    assert Path("attacked/images.parquet").read_bytes() == before
+    assert main(["attack", *DIGITS, *NOISY, *WEAK, "--method", "square", "--steps", "2"]) == console.DONE
+    assert {c.method for c in read_run("attacked").conditions} == {"", "pgd", "square"}
+
+
+def test_beside_a_certificate_n_and_seed_are_free_and_its_percentile_is_not(capsys) -> None:
+    options = ["--radii", "0.1", "--no_baselines", "--output_dir", "attacked"]
+    assert certify([*DIGITS, *NOISY, *options]) == console.DONE
+    (clean,) = [c for c in read_run("attacked").conditions if c.condition == "clean"]
+    capsys.readouterr()
+    assert main(["attack", *DIGITS, *NOISY, *WEAK, "--percentile", "0.9"]) == console.FAILED
+    assert "percentile was 0.5 and is now 0.9" in capsys.readouterr().err
+    assert main(["attack", *DIGITS, *NOISY, *WEAK, "--seed", "1"]) == console.DONE
+    (kept,) = [c for c in read_run("attacked").conditions if c.condition == "clean"]
+    assert (kept.seed, kept.bounds.lower.tolist()) == (0, clean.bounds.lower.tolist())
+
+
+def test_clean_rows_of_an_earlier_attack_are_replaced(tmp_path) -> None:
+    """Those of a certificate stay; nothing else vouches that the earlier ones are of the score attacked now."""
+    images = TestedImages(np.arange(2), ("a", "b"), np.array([0, 1]), ("good", "hole"))
+    subject = Subject("digits:8", 8, "pixel_nn", "input", "", 0.25)
+    clean = clean_condition(subject, images, np.array([1.0, 2.0]), n=50, seed=0)
+    later = replace(clean, bounds=ScoreBounds.exact(np.array([3.0, 4.0])))
+    bounds = ScoreBounds(np.zeros((1, 2)), np.full((1, 2), 9.0))
+    rest = {"alpha": 0.001, "alpha_kind": "total", "seed": 0}
+    data = {"name": "digits:8", "fingerprint": "ab", "resolution": 8}
+    manifest = {"format": 1, "data": data, "detectors": {}, "commands": []}
+    for n, written in ((50, []), (60, [later])):
+        own = certified_conditions(subject, images, bounds, [0.1], n=n, **rest)
+        write_run(tmp_path / str(n), manifest, [clean, *own])
+        assert without_known_clean(tmp_path / str(n), [later]) == written
+    write_run(tmp_path / "attacks", manifest, [clean])
+    assert without_known_clean(tmp_path / "attacks", [later]) == [later]
