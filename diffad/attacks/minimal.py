@@ -73,9 +73,9 @@ def minimal_distance(
 
     Every image has its own radius, and images of different progress share their batches. The radius is doubled from
     1/64 of the largest until an attack succeeds (at most 7 rounds), then the bracket is halved; each attack starts
-    where the one before ended. The reported scores decide, so that every returned image really is on the wrong side. Of a
-    noisy target they are estimates by `evaluate` draws, which choose the image as well as judge it: `eps` bounds the
-    distance of that estimate, and may lie a little below that of the true percentile or mean (more draws, less).
+    where the one before ended. The reported scores decide, so that every returned image really is on the wrong side.
+    Of a noisy target they are estimates by `evaluate` draws, which choose the image as well as judge it: `eps` bounds
+    the distance of that estimate, and may lie a little below that of the true percentile or mean (more draws, less).
 
     Args:
         detector, images, labels, eot, seed, indices, batch_size, device: as of `attack`.

@@ -32,8 +32,8 @@ def check_doubling(case: Case, budget: Budget) -> CheckOutcome:
     """Double the effort: no AUROC may change by more than the tolerance; value: the largest change.
 
     The full budget doubles steps and restarts; the small one looks at the last doubling, from half the steps to the
-    attack's own, or from its own limits where these are less. An attack that doubling makes stronger had not converged; one that it makes weaker is a matter of
-    luck. A single step has its restarts doubled.
+    attack's own, or from its own limits where these are less. An attack that doubling makes stronger had not
+    converged; one that it makes weaker is a matter of luck. A single step has its restarts doubled.
     """
     steps, restarts = int(case.result.info["steps"]), int(case.result.info["restarts"])
     fixed = steps == 1 or (case.method in ATTACKS and ATTACKS[case.method].fixed_steps)
