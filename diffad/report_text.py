@@ -77,10 +77,11 @@ def measured(run: Run, rows: list[Row]) -> str:
     for subject in run.main:
         way = subject.score.smoothing
         pairs.append(("Detector", f"{subject.detector}, score {subject.score_name}"))
-        pairs.append(("Smoothing", f"{way}: {WAYS[way]}"))
+        certified = strongest([r for r in rows if subject_of(r) == subject], condition="certified")
+        # an attack alone has no bounds that a constant could give
+        pairs.append(("Smoothing", f"{way}: {WAYS[way] if certified else WAYS[way].partition(':')[0]}"))
         if subject.sigma is not None:
             pairs.append(("Noise", f"σ = {subject.noise}"))
-        certified = strongest([r for r in rows if subject_of(r) == subject], condition="certified")
         if certified and (alpha := total_alpha(certified)) is not None:
             pairs.append(("Draws an image", f"n = {certified['n']}"))
             pairs.append(("Chance of error", f"alpha = {alpha:.3g} for a whole cell of the table"))

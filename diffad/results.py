@@ -67,9 +67,19 @@ def _check_fresh(conditions: list[Condition], manifest: Mapping[str, Any]) -> No
             )
 
 
+# What other folders of results hold, which have no rows.
+_OTHERS = {
+    "one_draw.json": "holds a one-draw certificate, whose table is in one_draw.json; there are no rows to compare",
+    "compare.html": "holds a comparison: open compare.html; reports are made of the run folders that it compares",
+}
+
+
 def read_run(folder: Path | str) -> Run:
     """Read a run folder; names what is missing or broken."""
     folder = Path(folder)
+    for other, words in _OTHERS.items():
+        if (folder / other).is_file() and not (folder / ROWS).is_file():
+            raise InputError(f"{folder}: {words}")
     for name in (MANIFEST, ROWS):
         if not (folder / name).is_file():
             raise InputError(

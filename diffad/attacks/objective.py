@@ -162,7 +162,11 @@ def _with_graph(score: ScoreFunction, leaf: Tensor) -> Tensor:
     return scores
 
 
-def _checked(scores: Tensor, count: int) -> Tensor:
+def _checked(scores: Any, count: int) -> Tensor:
+    if isinstance(scores, np.ndarray):  # scikit-learn and its like; a gradient is then refused by name
+        scores = torch.from_numpy(np.ascontiguousarray(scores))
+    if not isinstance(scores, Tensor):
+        raise InputError(f"score: returned {type(scores).__name__}, need a tensor or an array ({count},)")
     if scores.shape != (count,):
         raise InputError(f"score: returned shape {tuple(scores.shape)} for {count} images, need ({count},)")
     if not bool(torch.isfinite(scores.detach()).all()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,24 @@ def read_weights(path: Path, *, trust_pickle: str | None = None) -> tuple[dict[s
     return tensors, facts
 
 
+def _check_complete(path: Path) -> None:
+    """Refuse what `torch.save` can't have written: to trust such a file would be the wrong advice."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head == b"PK" and not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: is cut off or damaged; get the file again")
+    if head != b"PK" and not head.startswith(b"\x80"):
+        raise InputError(
+            f"{path}: is no checkpoint, neither of torch.save nor safetensors; get the file again"
+        )
+
+
 def _open(path: Path, trust_pickle: str | None) -> Any:
     """Return what `torch.save` wrote, without running code unless the file is trusted."""
+    _check_complete(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError) as error:
         reason = error
     digest = sha256(path)
     if trust_pickle is None:

@@ -31,6 +31,21 @@ def outlier_score(forest: IsolationForest, images: Tensor) -> Tensor:
     return torch.from_numpy(-forest.score_samples(images.flatten(1).numpy()))
 
 
+def test_a_score_that_returns_an_array_is_searched_and_its_gradient_refused(digits):
+    images, labels, forest = digits
+
+    def array_score(batch: Tensor) -> np.ndarray:
+        return -forest.score_samples(batch.flatten(1).numpy())
+
+    result = attack(array_score, images, labels, norm="linf", eps=0.1, method="square", steps=20)
+    expected = attack(
+        partial(outlier_score, forest), images, labels, norm="linf", eps=0.1, method="square", steps=20
+    )
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    with pytest.raises(InputError, match="use a method that needs scores only: transfer, square"):
+        attack(array_score, images, labels, norm="linf", eps=0.1, steps=2)
+
+
 def test_all_black_boxes_are_known():
     assert set(SCORES_ONLY) == {"square", "simba", "simba_dct", "noise", "nes", "spsa"}
 

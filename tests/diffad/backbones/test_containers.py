@@ -73,5 +73,30 @@ def test_what_is_no_state_dict_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is empty"):
         read_weights(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="would run its code"):
+    with pytest.raises(InputError, match="is no checkpoint"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", "is no checkpoint"),
+        (b"", "is no checkpoint"),
+        (b"<html>404", "is no checkpoint"),
+        (b"PKxx", "cut off"),
+    ],
+)
+def test_a_damaged_file_is_not_called_a_pickle_to_trust(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "file.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read_weights(path)
+    assert "trust" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "whole.pt"
+    torch.save({"weight": torch.zeros(100)}, path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(InputError, match="cut off or damaged"):
         read_weights(path)
