@@ -23,8 +23,8 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 # Log wealth given up at a boundary; exceeds its rounding error up to some ten million draws.
 LOG_SLACK = 1e-7
-# Masses below have lost digits; rounded down to 0.
-TINY = 1e-290
+# SciPy loses digits of smaller masses (4e-3 of one at 1e-290); they are rounded down to 0.
+TINY = 1e-250
 # Halvings that take an interval of length 1 down to neighbouring floats, for rates above 1e-20.
 HALVINGS = 120
 
