@@ -7,8 +7,8 @@ from typing import Any
 
 from certify.checks import InputError, check_choice
 from diffad.backbones.hat_resnet import HatResNet
-from diffad.backbones.library import TimmNetwork, TorchvisionResNet
 from diffad.backbones.network import Network
+from diffad.backbones.packaged import TimmNetwork, TorchvisionResNet
 from diffad.backbones.preact_resnet import PreActResNet
 from diffad.backbones.resnet import ResNet
 from diffad.folder import one_line
