@@ -1,0 +1,1 @@
+"""COBRA: adversarial contrastive training against pseudo-anomalies crafted from the normal images themselves."""
