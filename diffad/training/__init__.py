@@ -15,7 +15,7 @@ machine, with as many processes and threads).
 """
 
 from diffad.training.batches import IMAGES, WEIGHTS, key
-from diffad.training.loop import BatchLoss, DivergedError, run
+from diffad.training.loop import BatchLoss, DivergedError, Figures, run
 from diffad.training.options import TrainingOptions
 from diffad.training.start import start_run
 from diffad.training.state import Training
@@ -25,6 +25,7 @@ __all__ = [
     "WEIGHTS",
     "BatchLoss",
     "DivergedError",
+    "Figures",
     "Training",
     "TrainingOptions",
     "key",

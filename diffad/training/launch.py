@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
 from certify.checks import InputError
 from certify.console import say
@@ -41,7 +41,10 @@ def start_accelerator(
         # else torchrun on a machine without an accelerator starts processes that know nothing of each other
         cpu=not torch.accelerator.is_available(),
         mixed_precision=mixed_precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
+        # Batches come in whole steps: the end of the loader, met early by one that reads ahead, decides nothing.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=gradient_accumulation_steps, sync_with_dataloader=False
+        ),
         log_with=log_with,
         project_dir=project_dir,
         step_scheduler_with_optimizer=False,

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from diffad.training.state import Network, Training
 
 ECHO_SECONDS = 2.0  # a launcher passes on the Ctrl-C that its processes received from the terminal as well
 BatchLoss = Callable[[nn.Module, tuple[Tensor, ...], torch.Generator], Tensor]
+Figures = Callable[[], Mapping[str, float]]
 
 
 class DivergedError(InputError):
@@ -82,12 +83,15 @@ def run(
     *,
     config: dict[str, Any],
     draw_images: Callable[[Network, int], None] | None = None,
+    figures: Figures | None = None,
 ) -> None:
     """Train from `training.step` to `training.total_steps`, then write the last checkpoint.
 
     `batch_loss(model, batch, generator)` returns the mean loss of a batch and draws from `generator` only;
     dropout follows the global generator, which is set for every batch and given back at the end.
-    `draw_images(averaged network, step)` is called in the main process.
+    `draw_images(averaged network, step)` is called in the main process. `figures()` is called in every process for a
+    line of the log and returns finite numbers since the last one, under the same names everywhere, which join that
+    line as means over the processes.
 
     Raises:
         DivergedError: loss or gradient is not finite; nothing was saved since.
@@ -112,6 +116,7 @@ def run(
             if not (saving or step % options.logging_steps == 0 or (alone and stop.asked)):
                 continue
             row, stopping = _summary(training, interval, rate, stop)
+            row.update(_reduced(training, {} if figures is None else figures()))
             if log is not None:
                 log.write(row)
             accelerator.log({name: value for name, value in row.items() if name != "step"}, step=step)
@@ -171,6 +176,15 @@ def _one_batch(
         training.ema.step(training.module.parameters())
     training.step += 1
     return True
+
+
+def _reduced(training: Training[Any], figures: Mapping[str, float]) -> dict[str, float]:
+    """Return the means of numbers over the processes."""
+    if not figures:
+        return {}
+    mine = torch.tensor(list(figures.values()), dtype=torch.float32, device=training.accelerator.device)
+    means = training.accelerator.reduce(mine, reduction="mean").tolist()
+    return dict(zip(figures, means, strict=True))
 
 
 def _summary(

@@ -55,10 +55,17 @@ class TrainingOptions:
     """Course of the learning rate after the warm-up."""
     lr_warmup_steps: int = 500
     """Optimiser steps of linear warm-up."""
+    optimizer: Literal["adamw", "lars"] = "adamw"
+    """lars scales each weight's step to its norm and needs timm; see diffad.training.optimizers."""
     adam_beta1: float = 0.95
     adam_beta2: float = 0.999
     adam_weight_decay: float = 1e-6
     adam_epsilon: float = 1e-8
+    lars_momentum: float = 0.9
+    lars_weight_decay: float = 1e-6
+    """Of weights; biases and batch norm have none."""
+    lars_trust_coefficient: float = 1e-3
+    """A step changes a weight tensor by this share of its norm, times the learning rate."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this L2 norm; inf leaves them alone."""
     use_ema: bool = True
@@ -98,13 +105,26 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}: got {value}, need at least 1")
-        for name in ("learning_rate", "max_grad_norm", "adam_epsilon", "ema_inv_gamma", "ema_power"):
+        for name in (
+            "learning_rate",
+            "max_grad_norm",
+            "adam_epsilon",
+            "lars_trust_coefficient",
+            "ema_inv_gamma",
+            "ema_power",
+        ):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: got {getattr(self, name)}, need a value above 0")
-        for name in ("lr_warmup_steps", "save_images_steps", "dataloader_num_workers", "seed"):
-            if getattr(self, name) < 0:
+        for name in (
+            "lr_warmup_steps",
+            "save_images_steps",
+            "dataloader_num_workers",
+            "seed",
+            "lars_weight_decay",
+        ):
+            if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: got {getattr(self, name)}, need at least 0")
-        for name in ("adam_beta1", "adam_beta2", "ema_max_decay"):
+        for name in ("adam_beta1", "adam_beta2", "lars_momentum", "ema_max_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name}: got {getattr(self, name)}, need a value from 0 to below 1")
 

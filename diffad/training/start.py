@@ -13,6 +13,7 @@ from certify.checks import InputError
 from certify.console import say
 from diffad.training.checkpoints import find_checkpoint, list_checkpoints, remove_unfinished
 from diffad.training.launch import start_accelerator
+from diffad.training.optimizers import check_optimizer
 from diffad.training.options import TrainingOptions
 
 
@@ -21,10 +22,11 @@ def start_run(options: TrainingOptions, config: dict[str, Any]) -> tuple[Acceler
 
     Raises:
         InputError: the output folder holds checkpoints and nothing says what to do with them; the checkpoint
-            asked for is missing; the logger is not installed; processes are missing.
+            asked for is missing; the logger or the optimiser is not installed; processes are missing.
     """
     if options.logger == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--logger tensorboard: tensorboard is not installed; pip install 'diffad[track]'")
+    check_optimizer(options)
     folder = Path(options.output_dir)
     accelerator = start_accelerator(
         mixed_precision=options.mixed_precision,

@@ -26,6 +26,7 @@ from diffad.training.checkpoints import (
     save_checkpoint,
     split_optimizer,
 )
+from diffad.training.optimizers import make_optimizer
 from diffad.training.options import FREE_ON_RESUME, TrainingOptions
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -79,14 +80,7 @@ class Training(Generic[Network]):
         blank = copy.deepcopy(module)
         model, optimizer, loader = accelerator.prepare(
             module,
-            torch.optim.AdamW(
-                module.parameters(),
-                lr=options.learning_rate,
-                betas=(options.adam_beta1, options.adam_beta2),
-                weight_decay=options.adam_weight_decay,
-                eps=options.adam_epsilon,
-                fused=True,
-            ),
+            make_optimizer(module, options),
             batch_loader(
                 tensors,
                 options.train_batch_size,

@@ -227,3 +227,19 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     for job in jobs:
         rates = [row["lr"] for row in read_log(Path(job["folder"]) / "log.jsonl")]
         assert rates == pytest.approx([schedule(k, peak=0.01, warmup=2, total=12) for k in range(1, 13)])
+
+
+def test_figures_join_the_lines_of_the_log(tmp_path: Path) -> None:
+    counted = [0]
+
+    def counting(model, batch, generator):
+        counted[0] += 1
+        return toy_loss(model, batch, generator)
+
+    def figures() -> dict[str, float]:
+        count, counted[0] = counted[0], 0
+        return {"batches": float(count)}
+
+    options = toy_options(tmp_path, logging_steps=3, gradient_accumulation_steps=2)
+    toy_training(options, counting, figures)
+    assert [row["batches"] for row in read_log(tmp_path / "log.jsonl")] == [6.0, 2.0, 4.0, 4.0]

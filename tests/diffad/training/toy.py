@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffad.training import BatchLoss, Training, TrainingOptions, run, start_run
+from diffad.training import BatchLoss, Figures, Training, TrainingOptions, run, start_run
 
 
 def toy_network() -> nn.Module:
@@ -40,14 +40,16 @@ def toy_options(folder: Path | str, **changes: Any) -> TrainingOptions:
     return TrainingOptions(**{**base, **changes})
 
 
-def toy_training(options: TrainingOptions, batch_loss: BatchLoss = toy_loss) -> Training[nn.Module]:
+def toy_training(
+    options: TrainingOptions, batch_loss: BatchLoss = toy_loss, figures: Figures | None = None
+) -> Training[nn.Module]:
     rows = torch.rand(10, 4, generator=torch.Generator().manual_seed(3))
     config = asdict(options)
     accelerator, checkpoint = start_run(options, config)
     training = Training.prepare(
         accelerator, toy_network(), (rows,), options, config=config, checkpoint=checkpoint
     )
-    run(training, batch_loss, config=config)
+    run(training, batch_loss, config=config, figures=figures)
     return training
 
 
