@@ -7,6 +7,7 @@ from typing import Any
 
 from certify.checks import InputError, check_choice
 from diffad.backbones.hat_resnet import HatResNet
+from diffad.backbones.linear import LinearProjection
 from diffad.backbones.network import Network
 from diffad.backbones.packaged import TimmNetwork, TorchvisionResNet
 from diffad.backbones.preact_resnet import PreActResNet
@@ -17,12 +18,13 @@ OURS: dict[str, type[Network]] = {
     "resnet": ResNet,
     "preact_resnet": PreActResNet,
     "hat_resnet": HatResNet,
+    "linear": LinearProjection,
 }
 LIBRARIES: dict[str, type[Network]] = {"torchvision": TorchvisionResNet, "timm": TimmNetwork}
 
 
 def build_network(arch: str, arguments: Mapping[str, Any]) -> Network:
-    """Return a network: `resnet`, `preact_resnet`, `hat_resnet`, `torchvision:NAME` or `timm:NAME`.
+    """Return a network: `resnet`, `preact_resnet`, `hat_resnet`, `linear`, `torchvision:NAME` or `timm:NAME`.
 
     `arguments` are JSON values (lists for tuples) of the constructor. Draws initial weights from PyTorch's global
     generator, as constructors do: fork it where that matters.

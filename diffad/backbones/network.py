@@ -31,6 +31,10 @@ class Network(nn.Module, ABC):
     def head(self, feature: Float[Tensor, "b d"]) -> Float[Tensor, "b classes"]:
         """Return class scores of a feature; `InputError` where there is no head."""
 
+    def lipschitz(self) -> float | None:
+        """Return a proven L2 Lipschitz constant of the feature in the normalised image; None without a proof."""
+        return None
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """Return the class scores of images."""
         return self.head(self.encode(images)[0])

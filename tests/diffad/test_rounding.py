@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffad.rounding import contraction, enclose, gamma
+from diffad.rounding import contraction, enclose, gamma, spectral_bound
 
 
 def exact_square(left: torch.Tensor, right: torch.Tensor) -> Fraction:
@@ -58,3 +58,19 @@ def test_contraction_makes_the_norm_at_most_one() -> None:
     assert off <= 1 + Fraction(1, 10**9)
     assert np.linalg.norm(shrunk.numpy(), 2) < 1.0
     torch.testing.assert_close(shrunk, basis, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize(("rows", "dims"), [(1, 1), (3, 40), (20, 5), (30, 30)])
+def test_the_spectral_bound_is_above_the_norm(rows: int, dims: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    matrix = torch.randn(rows, dims, generator=generator, dtype=torch.float64)
+    norm = float(torch.linalg.matrix_norm(matrix, 2))
+    assert norm <= spectral_bound(matrix) <= rows**0.5 * norm * (1 + 1e-12)
+
+
+def test_the_spectral_bound_is_tight_for_orthonormal_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(50, 20, generator=generator, dtype=torch.float64)).Q.T
+    assert spectral_bound(3.0 * basis) == pytest.approx(3.0, abs=1e-11)
+    assert spectral_bound(contraction(basis)) < 1.0
+    assert spectral_bound(torch.zeros(2, 3)) == 0.0
