@@ -48,6 +48,8 @@ class FitConfig:
     """Layers of the backbone whose features zarnd joins, comma separated."""
     bank_size: int | None = None
     """Normals that zarnd keeps, chosen to cover the others; None: all."""
+    index: str = "exact"
+    """How zarnd searches: exact, or faiss_hnsw, faiss_ivf for very large banks, which may miss neighbours."""
     seed: int = 0
     """Of the fit and, without a generator, of the split."""
     output_dir: str | None = None
@@ -113,7 +115,7 @@ def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
         raise InputError(
             "--backbone: zarnd needs the folder of a network, see `diffad backbones convert --help`"
         )
-    options = {name: getattr(config, name) for name in ("k", "normalize", "squared", "bank_size")}
+    options = {name: getattr(config, name) for name in ("k", "normalize", "squared", "bank_size", "index")}
     layers = [layer.strip() for layer in config.layers.split(",") if layer.strip()]
     detector = Zarnd.from_backbone(load_backbone(config.backbone), layers=layers, **options)
     split = _split(config)

@@ -66,6 +66,14 @@ def zarnd(**options: object) -> Detector:
     return Zarnd.from_backbone(Backbone(network, arch="resnet", arguments=arguments, resolution=8), **options)
 
 
+def zarnd_linear(**options: object) -> Detector:
+    """Orthonormal directions at random: the features have a Lipschitz constant."""
+    from diffad.backbones.projections import random_projection
+    from diffad.zarnd import Zarnd
+
+    return Zarnd.from_backbone(random_projection(40, SHAPE[2], SHAPE[0]), **options)
+
+
 # Several configurations of a detector each get their own entry: "name" or "name:what is special".
 FACTORIES: dict[str, Callable[[], Detector]] = {
     "pixel_mean": PixelMean,
@@ -81,6 +89,9 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "diffusion": diffusion,
     "zarnd": zarnd,
     "zarnd:code": lambda: zarnd(normalize=True, squared=True, k=3, bank_size=30),
+    "zarnd:linear": zarnd_linear,
+    "zarnd:linear, k=1": lambda: zarnd_linear(k=1, bank_size=30),
+    "zarnd:index": lambda: zarnd(index="faiss_hnsw"),
 }
 
 
