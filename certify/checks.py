@@ -107,6 +107,8 @@ def check_radii(radii: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]
 def check_device(device: str) -> str:
     """Return `device` if this machine and this PyTorch can compute there."""
     try:
+        if str(torch.device(device)) != device:  # the index is one byte: cuda:4096 would be cuda:0
+            raise RuntimeError(f"read as {torch.device(device)}")
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -63,8 +63,10 @@ def current_shard() -> Shard | None:
         )
     import torch
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
     if state.num_processes != promised:
         raise InputError(
             f"WORLD_SIZE is {promised} but {state.num_processes} process(es) work together: refusing to run apart; "

@@ -152,7 +152,7 @@ class DiffusionDetector(Detector):
                 "or load one with DiffusionDetector.from_denoiser(Denoiser.from_pretrained(folder), image_shape)"
             )
         generator = torch.Generator().manual_seed(self.seed)
-        self.noise_ = torch.randn(self.draws, *train.shape[1:], generator=generator)
+        self.noise_ = torch.randn(self.draws, *train.shape[1:], generator=generator).to(train.device)
         self.fit_statistics(train, [self.sigma])
 
     def fit_statistics(
@@ -168,7 +168,7 @@ class DiffusionDetector(Detector):
             maps = []
             with torch.no_grad():
                 for start in range(0, min(limit, len(train)), 64):
-                    images = train[start : min(start + 64, limit)]
+                    images = train[start : min(start + 64, limit)].to(self.noise_.device)
                     noise = self.noise_[torch.arange(start, start + len(images)) % len(self.noise_)]
                     residual = images - self._reconstruct(images + sigma * noise, sigma)
                     maps.append(multiscale_error(residual, self.scales, self.filter_size))

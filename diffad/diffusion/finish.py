@@ -18,7 +18,11 @@ SELECTION = "selection.json"
 
 
 def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> DiffusionDetector:
-    """Build, choose, calibrate and save the detector; `selection.json` keeps the table that the choice rests on."""
+    """Build, choose, calibrate and save the detector; `selection.json` keeps the table that the choice rests on.
+
+    Everything is computed where the network is.
+    """
+    device = denoiser.alphas_cumprod.device
     _, channels, height, width = split.train.images.shape
     image_shape = (channels, height, width)
     detector = DiffusionDetector.from_denoiser(
@@ -30,13 +34,13 @@ def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> Diffusi
         patch_size=config.patch_sizes[0],
         autocast=config.autocast_scoring,
         seed=config.seed,
-    ).fit(split.train.images, seed=config.seed)
+    ).fit(split.train.images.to(device), seed=config.seed)
     detector.fit_statistics(split.train.images, config.select_sigmas)
     grid = selection_grid(config)
-    table = selection_table(detector, split.validation, "reference", grid)
+    table = selection_table(detector, split.validation, "reference", grid, device=str(device))
     chosen = configured(detector, table[0])
     chosen.fit_info = detector.fit_info
-    calibration = split.calibration.images
+    calibration = split.calibration.images.to(device)
     chosen.calibrate(calibration, quantile=min(0.95, len(calibration) / (len(calibration) + 1)))
     folder = Path(config.output_dir)
     chosen.save_pretrained(folder)
