@@ -50,6 +50,8 @@ class FitConfig:
     """Normals that zarnd keeps, chosen to cover the others; None: all."""
     index: str = "exact"
     """How zarnd searches: exact, or faiss_hnsw, faiss_ivf for very large banks, which may miss neighbours."""
+    device: str = "cpu"
+    """Where zarnd computes the features of the training images."""
     seed: int = 0
     """Of the fit and, without a generator, of the split."""
     output_dir: str | None = None
@@ -75,6 +77,10 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     for option, owner in (("generator", "generated_nn"), ("backbone", "zarnd")):
         if getattr(config, option) is not None and config.detector != owner:
             raise InputError(f"--{option}: {config.detector} takes none; use --detector {owner}")
+    if config.device != "cpu" and config.detector != "zarnd":
+        raise InputError(
+            f"--device: got {config.device}; {config.detector} is fitted on the CPU, only zarnd on others"
+        )
     started = now()
     split, detector = _FITS.get(config.detector, fitted)(config)
     count = len(split.calibration)
@@ -119,7 +125,8 @@ def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
     layers = [layer.strip() for layer in config.layers.split(",") if layer.strip()]
     detector = Zarnd.from_backbone(load_backbone(config.backbone), layers=layers, **options)
     split = _split(config)
-    return split, detector.fit(split.train.images, seed=config.seed)
+    detector.to(config.device).fit(split.train.images.to(config.device), seed=config.seed)
+    return split, detector.to("cpu")
 
 
 def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:

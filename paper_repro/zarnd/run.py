@@ -3,208 +3,174 @@
 Backbones are trained on one data set and compare images of others, never seen: standard against robust weights under
 attack and certificate, the curve over the radius, the number of neighbours, and the surrogate of the published attack.
 Every step is a command of the toolkit with a run folder of its own; a step that is complete is skipped, so the same
-command resumes. Ends with `results/PRESET/table.md` and `summary.json`, derived from the run folders.
+command resumes. Ends with `results/PRESET/`: `table.md`, `summary.json`, figures and the runs that they are made of.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from certify.cli import main as certify
-from certify.files import write_json, write_text
-from diffad.backbones.train import main as train_backbone
-from diffad.cli import main as diffad
+from chains import all_chains
+from figures import draw_figures
+from plan import Plan
+from presets import KINDS, PRESETS, PUBLISHED, paper_preset
+from report import write_results
+from schedule import run_here, run_parallel
+
+from certify.checks import InputError
+from certify.console import run as run_command
+from diffad.backbones.containers import sha256
+from diffad.data.torchvision_sets import SETS
 
 HERE = Path(__file__).parent
-KINDS = ("standard", "robust")
-EPS = "4/255"
-CURVE = "1/255,2/255,4/255,6/255,8/255"
-KS = (1, 2, 5, 10)
-Places = dict[str, str]
+SOURCE = (
+    "https://huggingface.co/madrylab/robust-imagenet-models has resnet18_linf_eps4.0.ckpt and, as its standard twin, "
+    "resnet18_l2_eps0.ckpt"
+)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """What is run, and how much of it.
-
-    `families` of backbones: for each kind the configuration file and changes to it; `sets`: for each test set the
-    family whose backbones look at it, then options of the data; `flags` go to every training.
-    """
-
-    families: dict[str, dict[str, tuple[str, ...]]]
-    sets: dict[str, tuple[str, ...]]
-    seeds: tuple[int, ...]
-    limit: int
-    steps: int
-    certify_n: int
-    flags: tuple[str, ...] = ()
-
-
-FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
-    "digits": {"standard": ("digits.yaml", "--method", "standard"), "robust": ("digits.yaml",)},
-    "cifar10": {"standard": ("cifar10_standard.yaml",), "robust": ("cifar10_fgsm_rs.yaml",)},
-}
-# The digits 0 to 4 are unseen by their backbones; MNIST and the tiles by those of CIFAR-10.
-DIGITS = ("digits", "--data", "digits", "--normal_class", "3")
-PRESETS = {
-    "smoke": Preset({"digits": FAMILIES["digits"]}, {"digits": DIGITS}, (0,), 4, 4, 100, ("--smoke",)),
-    "cpu": Preset(
-        FAMILIES,
-        {
-            "digits": DIGITS,
-            "mnist": ("cifar10", "--data", "{mnist}", "--normal_class", "8"),
-            "magnetic_tile": ("cifar10", "--data", "{tile}", "--resolution", "32"),
-        },
-        (0, 1, 2),
-        50,
-        50,
-        1000,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command: the folder that it fills, the file that says it is complete, and its arguments."""
-
-    name: str
-    folder: Path
-    done: str
-    command: str
-    argv: tuple[str, ...]
-
-    def run(self) -> None:
-        """Run the command unless its folder is complete; stop everything when it fails."""
-        if (self.folder / self.done).is_file():
-            return
-        print(f"--- {self.name}", file=sys.stderr, flush=True)
-        main = {"certify": certify, "diffad": diffad, "train": train_backbone}[self.command]
-        with redirect_stdout(sys.stderr):  # stdout is for the table at the end
-            code = main([*self.argv, "--output_dir", str(self.folder)])
-        if code:
-            sys.exit(code)
-
-
-def backbone_steps(preset: Preset, seed: int, names: list[str], places: Places, runs: Path) -> Iterator[Step]:
-    """Train each kind of backbone that these test sets are looked at with."""
-    for family in dict.fromkeys(preset.sets[name][0] for name in names):
-        for kind in KINDS:
-            file, *changes = preset.families[family][kind]
-            config = str(HERE.parents[1] / "configs" / "backbones" / file)
-            argv = ["--config", config, "--seed", str(seed), *preset.flags, *changes]
-            if family in places:
-                argv += ["--data", places[family]]
-            folder = runs / f"backbone-{family}-{kind}-{seed}"
-            yield Step(folder.name, folder, "config.json", "train", tuple(argv))
-
-
-def experiment_steps(preset: Preset, seed: int, name: str, places: Places, runs: Path) -> Iterator[Step]:
-    """Fit, attack and certify on one test set; the curves and variants for the first seed only."""
-    family, *options = preset.sets[name]
-    data, first = tuple(part.format(**places) for part in options), seed == preset.seeds[0]
-    limit = ("--limit", str(preset.limit))
-    for kind in KINDS:
-        label, backbone = f"{name}-{kind}-{seed}", runs / f"backbone-{family}-{kind}-{seed}"
-        yield _fit(runs / label, backbone, data, 2)
-        shared = ("--detector", str(runs / label), *data[:2], *limit)
-        yield _attack(label, runs, shared, preset, "ensemble", "--eps", EPS)
-        if not first:
-            continue
-        yield _attack(f"{label}-curve", runs, shared, preset, "apgd", "--curve", CURVE)
-        for objective in ("mean_feature", None):
-            follow = () if objective is None else ("--objective", objective)
-            yield _attack(
-                f"{label}-pgd-{objective or 'score'}", runs, shared, preset, "pgd", "--eps", EPS, *follow
-            )
-        noise = ("--smoothing", "input", "--sigma", "0.25", "--n", str(preset.certify_n), "--no_baselines")
-        argv = (*shared, *noise, "--radii", "0,0.1,0.25,0.5")
-        yield Step(f"certify {label}", runs / "runs" / f"{label}-certified", "summary.json", "certify", argv)
-    for k in KS if first else ():
-        label = f"{name}-robust-{seed}-k{k}"
-        yield _fit(runs / label, runs / f"backbone-{family}-robust-{seed}", data, k)
-        shared = ("--detector", str(runs / label), *data[:2], *limit)
-        yield _attack(label, runs, shared, preset, "apgd", "--eps", EPS)
-
-
-def _fit(folder: Path, backbone: Path, data: tuple[str, ...], k: int) -> Step:
-    argv = ("fit", "--detector", "zarnd", "--backbone", str(backbone), "--k", str(k), *data)
-    return Step(f"fit {folder.name}", folder, "manifest.json", "diffad", argv)
-
-
-def _attack(
-    label: str, runs: Path, shared: tuple[str, ...], preset: Preset, method: str, *options: str
-) -> Step:
-    argv = ("attack", *shared, "--norm", "linf", "--smoothing", "plain", "--method", method)
-    argv = (*argv, "--steps", str(preset.steps), *options)
-    return Step(f"attack {label} ({method})", runs / "runs" / label, "summary.json", "diffad", argv)
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run folder's summary that say what was clean, attacked or certified."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    keys = ("condition", "norm", "radius", "side", "method", "auroc")
-    return [{key: row.get(key) for key in keys} for row in summary["auroc"]]
-
-
-def table(summary: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a Markdown table: a line a run and radius, AUROC for each side."""
-    lines = [
-        "| run | condition | norm | radius | clean | in | out | both |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, rows in summary.items():
-        clean = next((row["auroc"] for row in rows if row["condition"] == "clean"), None)
-        for key in dict.fromkeys(
-            (r["condition"], r["norm"], r["radius"]) for r in rows if r["condition"] != "clean"
-        ):
-            sides = {r["side"]: r["auroc"] for r in rows if (r["condition"], r["norm"], r["radius"]) == key}
-            cells = [clean if side == "clean" else sides.get(side) for side in ("clean", "in", "out", "both")]
-            # certified values are lower bounds: cut, not rounded
-            shown = ["" if cell is None else f"{int(cell * 1000) / 1000:.3f}" for cell in cells]
-            lines.append(f"| {name} | {key[0]} | {key[1]} | {key[2]:.4g} | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Run what is missing and write the tables."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", choices=PRESETS, default="smoke")
-    parser.add_argument("--cifar10", default="cifar10", help="--data of the backbones' training")
-    parser.add_argument("--mnist", default="mnist", help="--data of MNIST")
-    parser.add_argument("--tile", default="mvtec:data/magnetic_tile", help="--data of the magnetic tiles")
-    parser.add_argument("--only", nargs="+", help="test sets to run; default: all of the preset")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the preset")
-    parser.add_argument("--runs", type=Path, default=Path("runs/zarnd"), help="folder of networks and runs")
-    parser.add_argument("--output", type=Path, help="default: results/PRESET beside this script")
-    options = parser.parse_args()
-    preset, runs = PRESETS[options.preset], options.runs / options.preset
+    add = parser.add_argument
+    add("--preset", choices=(*PRESETS, "paper"), default="smoke")
+    add("--cifar10", default="cifar10", help="--data of CIFAR-10, which the backbones are trained on")
+    add("--mnist", default="mnist", help="--data of MNIST")
+    add("--tile", default="mvtec:data/magnetic_tile", help="--data of the magnetic tiles")
+    add(
+        "--only", nargs="+", metavar="SET", help="test sets to run, and `scaling`; default: all of the preset"
+    )
+    add("--seeds", type=int, nargs="+", help="default: those of the preset")
+    add("--jobs", type=int, default=1, help="processes at a time, of one thread each where there are several")
+    add("--keep_going", action="store_true", help="with --jobs: after a failure run what does not need it")
+    add("--device", default="cpu", help="of trainings and certificates; digits stay on the CPU")
+    add(
+        "--attack_device",
+        help="of the attacks on narrow networks, which a GPU does not pay for; default: --device",
+    )
+    add("--runs", type=Path, default=Path("runs/zarnd"), help="folder of networks, runs and logs")
+    add("--output", type=Path, help="default: results/PRESET beside this script")
+    add("--report", action="store_true", help="run nothing; write the results of what is there")
+    add("--chain", help=argparse.SUPPRESS)  # one chain of the plan, for a process of its own
+    paper = parser.add_argument_group("preset paper: a robust ResNet-18 and its standard twin")
+    for kind in KINDS:
+        paper.add_argument(
+            f"--{kind}_checkpoint", type=Path, metavar="FILE", help="published; converted once"
+        )
+        paper.add_argument(f"--{kind}", type=Path, metavar="FOLDER", help="or converted or trained before")
+    paper.add_argument(
+        "--trust_pickle", nargs="+", default=[], metavar="SHA256", help="of checkpoints that are pickles"
+    )
+    paper.add_argument(
+        "--attack_resolution", type=int, help="side of the attacked images; default: 32, 28, 224 (MVTec)"
+    )
+    paper.add_argument("--mvtec", type=Path, help="folder of the categories of MVTec AD")
+    paper.add_argument("--cifar100", default="cifar100", help="--data of CIFAR-100")
+    paper.add_argument("--fashion_mnist", default="fashion_mnist", help="--data of Fashion-MNIST")
+    paper.add_argument(
+        "--classes", nargs="+", metavar="CLASS", help="normal classes; default: all of each set"
+    )
+    paper.add_argument("--limit", type=int, help="test images of each label; default: 100")
+    return parser.parse_args(argv)
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return what the command line asks for.
+
+    Raises:
+        InputError: unknown sets; the preset paper without its two networks.
+    """
+    runs = options.runs / options.preset
+    devices = {"device": options.device, "attack_device": options.attack_device or options.device}
     places = {"cifar10": options.cifar10, "mnist": options.mnist, "tile": options.tile}
-    names = options.only or list(preset.sets)
-    if unknown := [name for name in names if name not in preset.sets]:
-        parser.error(f"--only: unknown {', '.join(unknown)}; allowed are {', '.join(preset.sets)}")
-    summary: dict[str, list[dict[str, Any]]] = {}
-    for seed in options.seeds or preset.seeds:
-        for step in backbone_steps(preset, seed, names, places, runs):
-            step.run()
-        for name in names:
-            for step in experiment_steps(preset, seed, name, places, runs):
-                step.run()
-                if step.folder.parent.name == "runs":
-                    summary[step.folder.name] = rows_of(step.folder)
+    networks: dict[str, Path] | None = None
+    files: dict[str, tuple[str, ...]] | None = None
+    if options.preset == "paper":
+        networks, files = networks_of(options)
+        places |= {"cifar100": options.cifar100, "fashion_mnist": options.fashion_mnist}
+        classes = {name: tuple(options.classes or dict.fromkeys(SETS[name].classes)) for name in PUBLISHED}
+        preset = paper_preset(classes, options.mvtec, options.attack_resolution, options.limit)
+    else:
+        preset = PRESETS[options.preset]
+    allowed = [*preset.sets, *(["scaling"] if preset.scaling else [])]
+    names = [name for asked in options.only or allowed for name in matching(asked, allowed)]
+    seeds = tuple(options.seeds or preset.seeds)
+    return Plan(preset, tuple(names), seeds, places, runs, networks=networks, files=files, **devices)
+
+
+def matching(asked: str, allowed: Sequence[str]) -> list[str]:
+    """Return the set of this name, or all whose name starts with it and a hyphen (`cifar10` for `cifar10-cat`)."""
+    found = [name for name in allowed if name == asked or name.startswith(f"{asked}-")]
+    if not found:
+        raise InputError(f"--only: unknown {asked}; allowed are {', '.join(allowed)}")
+    return found
+
+
+def networks_of(
+    options: argparse.Namespace,
+) -> tuple[dict[str, Path] | None, dict[str, tuple[str, ...]] | None]:
+    """Return folders of backbones by kind, or checkpoints by kind with the SHA-256 of a trusted pickle."""
+    folders = {kind: getattr(options, kind) for kind in KINDS}
+    if all(folders.values()):
+        for kind, folder in folders.items():
+            if not (folder / "config.json").is_file():
+                raise InputError(
+                    f"--{kind}: {folder} holds no backbone; need a folder written by `diffad backbones convert`"
+                )
+        return folders, None
+    files: dict[str, tuple[str, ...]] = {}
+    for kind in KINDS:
+        file = getattr(options, f"{kind}_checkpoint")
+        if file is None or not file.is_file():
+            given = "nothing" if file is None else f"{file}, which is no file"
+            raise InputError(
+                f"--{kind}_checkpoint: got {given}; {SOURCE}; or give --robust and --standard folders"
+            )
+        trusted = {word.lower() for word in options.trust_pickle} & {sha256(file)}
+        files[kind] = (str(file), *trusted)
+    return None, files
+
+
+def work(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Run what is missing and write the results."""
+    if options.jobs < 1:
+        raise InputError(f"--jobs: got {options.jobs}, need at least 1")
+    plan = plan_of(options)
+    chains = all_chains(plan)
+    if options.chain is not None:
+        next(chain for chain in chains if chain.name == options.chain).run()
+        return
+    failed: list[str] = []
+    if options.jobs == 1 and not options.report:
+        run_here(chains)
+    elif not options.report:
+        again = [sys.executable, sys.argv[0], *words]
+        failed = run_parallel(
+            chains,
+            options.jobs,
+            plan.runs / "logs",
+            lambda name: [*again, "--chain", name],
+            keep_going=options.keep_going,
+        )
     output = options.output or HERE / "results" / options.preset
-    write_json(output / "summary.json", summary)
-    write_text(output / "table.md", table(summary))
-    print(table(summary), end="")
+    text = write_results(plan, output)
+    draw_figures(output)
+    print(text, end="")
+    if failed:
+        raise InputError(f"not complete: {', '.join(failed)}; see {plan.runs / 'logs'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parse(words)
+    return run_command(lambda: work(options, words))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

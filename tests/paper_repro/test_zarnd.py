@@ -1,6 +1,6 @@
-"""The script of the ZARND experiments: its table, and the whole of its smoke preset."""
+"""The scripts of the ZARND experiments: chains, schedule, table, and the whole of the smoke preset."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -8,35 +8,144 @@ from pathlib import Path
 
 import pytest
 
+from certify.checks import InputError
+
 SCRIPT = Path(__file__).parents[2] / "paper_repro" / "zarnd" / "run.py"
+MODULES = ("presets", "plan", "chains", "schedule", "report", "figures", "run")
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("zarnd_run", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def zarnd(monkeypatch):
+    """Import the modules beside the script, which are no package, and forget them again."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    for name in (*MODULES, "measures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in (*MODULES, "measures"):
+        sys.modules.pop(name, None)
 
 
-def test_the_table_has_a_line_a_radius_and_cuts_bounds(script) -> None:
-    shared = {"norm": "l2", "radius": 0.1, "method": "", "condition": "certified"}
-    rows = [{**shared, "condition": "clean", "norm": "", "radius": 0.0, "side": "clean", "auroc": 0.98765}]
-    rows += [{**shared, "side": side, "auroc": 0.5 + 0.09999} for side in ("in", "out", "both")]
-    *_, line = script.table({"name": rows}).splitlines()
-    assert line == "| name | certified | l2 | 0.1 | 0.987 | 0.599 | 0.599 | 0.599 |"
+def planned(zarnd, *words):
+    run = zarnd("run")
+    return run.plan_of(run.parse(list(words)))
 
 
-def test_every_set_of_a_preset_has_backbones_with_a_configuration(script) -> None:
-    for preset in script.PRESETS.values():
-        for family, *options in preset.sets.values():
-            assert set(preset.families[family]) == set(script.KINDS)
-            assert options[0] == "--data"
+def test_the_table_joins_seeds_and_cuts_bounds(zarnd) -> None:
+    report = zarnd("report")
+    where = {
+        "set": "digits",
+        "kind": "robust",
+        "norm": "",
+        "radius": 0.0,
+        "side": "clean",
+        "condition": "clean",
+    }
+    rows = [{**where, "experiment": "attack", "auroc": value} for value in (0.9, 0.7)]
+    rows += [{**where, "experiment": "certified", "auroc": 0.8}]
+    attacked = {**where, "experiment": "attack", "condition": "attack", "norm": "linf", "radius": 4 / 255}
+    rows += [{**attacked, "side": side, "auroc": 0.5} for side in ("in", "out", "both")]
+    certified = {**where, "experiment": "certified", "condition": "certified", "norm": "l2", "side": "both"}
+    rows += [{**certified, "radius": 0.1, "auroc": 0.59999}]
+    *_, line = report.table(report.means(rows)).splitlines()
+    assert (
+        line
+        == "| digits | robust | 2 | 4/255 | 0.800 ± 0.141 | 0.500 | 0.500 | 0.500 | 0.800 | 0.599 |  |  |"
+    )
+
+
+def test_every_set_of_a_preset_has_backbones_with_a_configuration(zarnd) -> None:
+    presets = zarnd("presets")
+    for preset in presets.PRESETS.values():
+        for one in preset.sets.values():
+            assert set(preset.families[one.family]) == set(presets.KINDS)
+            assert one.data[0] == "--data"
         for kinds in preset.families.values():
             for file, *_ in kinds.values():
                 assert (SCRIPT.parents[2] / "configs" / "backbones" / file).is_file()
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu"])
+def test_chains_come_after_what_they_need_and_share_no_folder(zarnd, tmp_path, preset) -> None:
+    chains = zarnd("chains").all_chains(planned(zarnd, "--preset", preset, "--runs", str(tmp_path)))
+    seen: set[str] = set()
+    for chain in chains:
+        assert seen.issuperset(chain.needs)
+        seen.add(chain.name)
+    assert len(seen) == len(chains)
+    steps = [step.name for chain in chains for step in chain.steps]
+    assert len(set(steps)) == len(steps)
+    written = [
+        (chain.name, step.argv[step.argv.index(flag) + 1])
+        for chain in chains
+        for step in chain.steps
+        for flag in ("--output_dir", "--output")
+        if flag in step.argv
+    ]
+    assert len({folder for _, folder in set(written)}) == len(set(written))
+
+
+def test_devices_reach_the_commands_and_digits_stay_on_the_cpu(zarnd) -> None:
+    plan = planned(zarnd, "--preset", "gpu", "--device", "cuda", "--attack_device", "cpu")
+    chains = {chain.name: chain for chain in zarnd("chains").all_chains(plan)}
+
+    def devices(name):
+        return [step.argv[step.argv.index("--device") + 1] for step in chains[name].steps]
+
+    assert devices("digits-robust-0") == ["cpu", "cpu"]
+    assert devices("mnist-robust-0") == ["cpu", "cuda"]
+    assert devices("mnist_wide-robust-0") == ["cuda", "cuda"]
+
+
+def test_a_step_is_complete_for_its_own_arguments_only(zarnd, tmp_path) -> None:
+    step = zarnd("plan").Step("s", "diffad", ("--help",), tmp_path)
+    assert not step.complete
+    (tmp_path / "s.json").write_text('["--help"]')
+    assert step.complete
+    assert not zarnd("plan").Step("s", "diffad", ("--version",), tmp_path).complete
+
+
+def chain_of(zarnd, tmp_path, name, *needs):
+    plan = zarnd("plan")
+    return plan.Chain(name, (plan.Step(name, "diffad", (), tmp_path / "done"),), needs)
+
+
+def test_parallel_chains_wait_for_each_other(zarnd, tmp_path) -> None:
+    chains = [chain_of(zarnd, tmp_path, "a"), chain_of(zarnd, tmp_path, "b", "a")]
+    write = "import sys, os; assert os.environ['OMP_NUM_THREADS'] == '1'; open(sys.argv[1], 'a').write(sys.argv[2])"
+    words = [sys.executable, "-c", write, str(tmp_path / "order")]
+    run = zarnd("schedule").run_parallel
+    assert run(chains[::-1], 2, tmp_path / "logs", lambda name: [*words, name], keep_going=False) == []
+    assert (tmp_path / "order").read_text() == "ab"
+
+
+def test_a_failed_chain_ends_with_its_log_or_leaves_out_what_needs_it(zarnd, tmp_path) -> None:
+    chains = [
+        chain_of(zarnd, tmp_path, "a"),
+        chain_of(zarnd, tmp_path, "b", "a"),
+        chain_of(zarnd, tmp_path, "c"),
+    ]
+    fail = "import sys; sys.exit('no such thing' if sys.argv[1] == 'a' else 0)"
+
+    def words(name):
+        return [sys.executable, "-c", fail, name]
+
+    run = zarnd("schedule").run_parallel
+    with pytest.raises(SystemExit, match="a failed with exit code 1"):
+        run(chains, 1, tmp_path / "logs", words, keep_going=False)
+    assert run(chains, 1, tmp_path / "logs", words, keep_going=True) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--preset", "cpu", "--only", "cats"), "--only: unknown cats"),
+        (("--preset", "paper"), "--standard_checkpoint: got nothing; https://huggingface.co/madrylab"),
+        (("--preset", "paper", "--standard", "a", "--robust", "b"), "--standard: a holds no backbone"),
+    ],
+)
+def test_wrong_requests_are_refused(zarnd, words, message) -> None:
+    with pytest.raises(InputError, match=message):
+        planned(zarnd, *words)
 
 
 @pytest.mark.slow
@@ -44,6 +153,8 @@ def test_the_smoke_preset_runs_and_resumes(tmp_path) -> None:
     words = [sys.executable, str(SCRIPT), "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
     first = subprocess.run(words, check=True, capture_output=True, text=True)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert {"digits-robust-0", "digits-standard-0-curve", "digits-robust-0-k10"} <= set(summary)
-    again = subprocess.run(words, check=True, capture_output=True, text=True)
-    assert (again.stdout, "---" in again.stderr) == (first.stdout, False)
+    runs = {row["run"] for row in summary["rows"]}
+    assert {"digits-robust-0", "digits-standard-0-curve", "digits-robust-0-k10", "digits-robust-0-l2"} <= runs
+    assert summary["measures"]["digits-0-displacement"]["ratio"] > 0
+    again = subprocess.run([*words, "--jobs", "2"], check=True, capture_output=True, text=True)
+    assert (again.stdout, again.stderr) == (first.stdout, "")
