@@ -125,7 +125,7 @@ def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
     layers = [layer.strip() for layer in config.layers.split(",") if layer.strip()]
     detector = Zarnd.from_backbone(load_backbone(config.backbone), layers=layers, **options)
     split = _split(config)
-    detector.to(config.device).fit(split.train.images.to(config.device), seed=config.seed)
+    detector.to(config.device).fit(split.train.images, seed=config.seed)
     return split, detector.to("cpu")
 
 
