@@ -175,6 +175,13 @@ class Detector(nn.Module, ABC):
         """
         return {}
 
+    def in_bank(self, images: Float[Tensor, "n c h w"]) -> list[int]:
+        """Return which images are among the normals that the detector keeps to compare with, if it keeps any.
+
+        Their scores would be memory. A detector that keeps normals overrides this, with images on any device.
+        """
+        return []
+
     def score_array(self, images: Float[Tensor, "n c h w"], *, batch_size: int = 256) -> FloatArray:
         """Return the scores of many images as float64 (n,), batch by batch and without gradient."""
         with torch.no_grad():

@@ -158,6 +158,8 @@ def probe(data: dict[str, Any]) -> str:
         "near_duplicate_auroc": "AUROC of the probe",
         "near_duplicates_normal": "Normal test images with a near-duplicate in train",
         "near_duplicates_anomalous": "Anomalous test images with one",
+        "test_images_in_bank": "Test images among the normals that the detector keeps",
+        "in_bank_first": "Their names, the first few",
         "defect_l2_min": "L2 size of the defects, least",
         "defect_l2_median": "L2 size of the defects, median",
         "defect_l2_max": "L2 size of the defects, largest",

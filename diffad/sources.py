@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import tyro
 from platformdirs import user_cache_path
 
-from certify.checks import InputError
+from certify.checks import InputError, check_device
 from certify.console import say
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
 from diffad.registry import DETECTORS, load_detector
 
 BUILT_IN = "digits.yaml"
+NAMED = 5  # images that a warning names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,30 @@ def load_detector_and_data(
             f"--detector: {folder} takes images {detector.image_shape}, {split.name} has {shape}; "
             "leave --resolution out, or train on such images"
         )
+    if not named and any(value is not None for value in given.values()):
+        split = with_kept_images(detector, split, getattr(options, "device", "cpu"))
     return detector, split
+
+
+def with_kept_images(detector: Detector, split: DataSplit, device: str = "cpu") -> DataSplit:
+    """Return the split, with the number of test images that the detector keeps among its normals in its probe.
+
+    Warns on stderr. Asked where data are named beside a fitted detector: on the split of its own training no picture
+    lies in two parts.
+    """
+    check_device(device)
+    kept = detector.to(device).in_bank(split.test.images)
+    detector.to("cpu")
+    if not kept:
+        return split
+    names = [split.test.identifiers[place] for place in kept]
+    first = f"{', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
+    say(
+        f"warning: {len(kept)} of {len(split.test)} test images are among the normals that {detector.name} keeps "
+        f"({first}): their scores are memory; test on other images"
+    )
+    found = {"test_images_in_bank": len(kept), "in_bank_first": first}
+    return replace(split, probe={**split.probe, **found})
 
 
 def default_class(spec: str, normal_class: str | None) -> str | None:

@@ -13,6 +13,7 @@ from diffad.detector import Detector
 from diffad.neighbours import largest_norm, nearest, pair_distance, search_error
 from diffad.rounding import enclose
 
+_BATCH = 512
 SOFT_NEIGHBOURS = 32  # in the surrogate of the nearest neighbour
 
 
@@ -63,6 +64,13 @@ class PixelNN(Detector):
     def _mean_image(self, images: Tensor) -> Tensor:
         mean = self.bank.mean(0).expand(len(images), -1)
         return pair_distance(images.flatten(1), mean).to(images.dtype)
+
+    def in_bank(self, images: Float[Tensor, "n c h w"]) -> list[int]:
+        """Return which images are normals of the bank, pixel for pixel."""
+        batches = (batch.flatten(1).to(self.bank.device) for batch in torch.split(images, _BATCH))
+        kept = torch.cat([nearest(batch, self.bank)[0][:, 0] == 0 for batch in batches])
+        found: list[int] = kept.nonzero()[:, 0].tolist()
+        return found
 
     def score_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
         """Return float64 bounds (b,) of the exact sum of distances.

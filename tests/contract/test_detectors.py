@@ -244,6 +244,11 @@ def test_nothing_trains_and_nothing_is_changed_by_scoring(detector: Detector) ->
     assert torch.equal(images, TEST)
 
 
+def test_new_images_are_not_taken_for_normals_it_keeps(detector: Detector) -> None:
+    assert detector.in_bank(TEST) == []
+    assert set(detector.in_bank(TRAIN)) <= set(range(len(TRAIN)))
+
+
 def test_bad_images_are_refused(detector: Detector) -> None:
     nan = TEST[:2].clone()
     nan[1, 0, 0, 0] = torch.nan

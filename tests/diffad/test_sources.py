@@ -44,6 +44,35 @@ def test_options_go_before_what_the_training_says(trained) -> None:
     assert (other.name, other.options["seed"], other.resolution) == ("digits:4", 6, 16)
 
 
+def test_test_images_that_the_detector_keeps_are_named_and_recorded(trained, split, capsys) -> None:
+    """Under another seed some images that were learnt from are tested on."""
+    _, other = load_sources(SourceOptions(detector=str(trained), data_seed=6))
+    learnt = set(split.train.image_hashes())
+    shared = [
+        name
+        for name, digest in zip(other.test.identifiers, other.test.image_hashes(), strict=True)
+        if digest in learnt
+    ]
+    assert len(shared) > 5
+    said = capsys.readouterr().err
+    assert (
+        f"warning: {len(shared)} of {len(other.test)} test images are among the normals that pixel_nn" in said
+    )
+    assert f"({', '.join(shared[:5])}, ...)" in said
+    assert describe_data(other)["probe"]["test_images_in_bank"] == len(shared)
+    assert describe_data(other)["probe"]["near_duplicate_auroc"] == other.probe["near_duplicate_auroc"]
+
+
+def test_the_split_of_the_training_is_not_asked_again(trained, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(PixelNN, "in_bank", lambda *_: pytest.fail("asked"))
+    load_sources(SourceOptions(detector=str(trained)))
+    load_sources(SourceOptions(detector="pixel_nn", normal_class="3", data_seed=5))
+    monkeypatch.setattr(PixelNN, "in_bank", lambda *_: [])
+    _, same = load_sources(SourceOptions(detector=str(trained), data="digits"))
+    assert "warning" not in capsys.readouterr().err
+    assert "test_images_in_bank" not in same.probe
+
+
 def test_another_data_set_takes_nothing_of_the_training_but_the_size(trained) -> None:
     _, textures = load_sources(SourceOptions(detector=str(trained), data="textures:grid", limit=2))
     assert (textures.name, textures.resolution, textures.channels) == ("textures:grid", 16, 1)

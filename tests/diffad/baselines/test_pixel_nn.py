@@ -23,6 +23,12 @@ def test_score_is_the_sum_of_k_distances(k: int) -> None:
     np.testing.assert_allclose(PixelNN(k).fit(TRAIN).score(IMAGES), wanted, rtol=1e-6)
 
 
+def test_images_of_the_bank_are_known_again() -> None:
+    detector = PixelNN().fit(TRAIN)
+    assert detector.in_bank(torch.cat([IMAGES, TRAIN[3:5], TRAIN[:1] + 1e-6])) == [8, 9]
+    assert PixelNN().fit(IMAGES).in_bank(TRAIN) == []
+
+
 def test_interval_holds_the_distance_of_rational_arithmetic() -> None:
     images = torch.cat([IMAGES, TRAIN[:2], (TRAIN[:2] + 1e-6).clamp(0, 1)])
     lower, upper = PixelNN().fit(TRAIN).score_interval(images)
