@@ -19,8 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("diffad.commands.compare:main", "certified against attacked AUROC of several runs"),
     "report": ("diffad.commands.report:main", "one HTML page about a run"),
     "backbones": (
-        "diffad.backbones.convert:main",
-        "convert a published robust checkpoint into a folder of safetensors and JSON",
+        "diffad.commands.backbones:main",
+        "convert published robust weights, make linear features, measure robustness",
     ),
     "data": ("diffad.commands.data:main", "describe a data set and draw a contact sheet of it"),
 }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -152,21 +151,3 @@ def _some(names: list[str]) -> str:
         if not names
         else f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `diffad backbones`; return its exit code."""
-    words = list(sys.argv[2:] if argv is None else argv)
-    asked_help = words in (["-h"], ["--help"])
-    if words[:1] != ["convert"] and not asked_help:
-        given = repr(words[0]) if words else "nothing"
-        console.say(f"error: diffad backbones: got {given}; the one action is convert FILE OUT")
-        return console.USAGE
-
-    def command() -> None:
-        rest = words if asked_help else words[1:]
-        config = tyro.cli(ConvertConfig, prog="diffad backbones convert", args=rest, use_underscores=True)
-        convert(config)
-        print(config.out)
-
-    return console.run(command)

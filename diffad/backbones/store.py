@@ -68,7 +68,7 @@ tags:
 
 Images in [0, 1] to features; trained at {config["resolution"]} x {config["resolution"]} pixels, mean {config["mean"]},
 std {config["std"]} inside. What is said below about robustness was written by whoever made the weights;
-`diffad.backbones.displacement` measures it.
+`diffad backbones measure` measures it.
 
 {chr(10).join(facts)}
 
