@@ -1,4 +1,4 @@
-"""`diffad data SPEC`: the parts of a data set, its fingerprint and probe, and a sheet of pictures to look at."""
+"""`diffad data SPEC`: the parts of a data set, its fingerprint and probe, and sheets of pictures to look at."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from certify.checks import InputError
 from certify.files import write_atomic
 from diffad.data import DataSplit, ImageSet, load_data
 from diffad.data.sheet import contact_sheet
+from diffad.data.transforms.sheet import transform_sheet
 from diffad.manifest import describe_data
 from diffad.sources import default_class
 from diffad.tables import align
@@ -41,6 +42,8 @@ class DataConfig:
     """Test images of each label, at most; None: all."""
     sheet: Path | None = None
     """PNG file for a sheet of validation and test images; defects with known masks are outlined."""
+    transforms: Path | None = None
+    """PNG file for a sheet of training images under every hard transform, and as light views."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -55,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(config: DataConfig) -> None:
-    """Print what there is to know about the split; draw the sheet."""
-    if config.sheet is not None and config.sheet.suffix.lower() != ".png":
-        raise InputError(f"--sheet: got {config.sheet}, need a name that ends in .png")
+    """Print what there is to know about the split; draw the sheets."""
+    for name, path in (("sheet", config.sheet), ("transforms", config.transforms)):
+        if path is not None and path.suffix.lower() != ".png":
+            raise InputError(f"--{name}: got {path}, need a name that ends in .png")
     split = load_data(
         config.spec,
         normal_class=default_class(config.spec, config.normal_class),
@@ -66,9 +70,10 @@ def describe(config: DataConfig) -> None:
         limit=config.limit,
     )
     if config.sheet is not None:
-        image = sheet_of(split)
-        write_atomic(config.sheet, image.save)
-        console.say(f"written: {config.sheet} ({image.width} x {image.height})")
+        _write(config.sheet, sheet_of(split))
+    if config.transforms is not None:
+        shown = split.train.images[:COLUMNS]
+        _write(config.transforms, transform_sheet(shown, seed=config.seed, zoom=_zoom(split)))
     description = {
         **describe_data(split),
         "parts": {name: count(part) for name, part in split.parts().items()},
@@ -111,8 +116,7 @@ def sheet_of(split: DataSplit) -> Image.Image:
     groups = [
         part for whole in (split.validation, split.test) for part in (whole.normals(), whole.anomalies())
     ]
-    zoom = max(1, SHEET_PIXELS // split.resolution)
-    sheets = [_spread(group, zoom) for group in groups]
+    sheets = [_spread(group, _zoom(split)) for group in groups]
     page = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), "white")
     top = 0
     for sheet in sheets:
@@ -126,6 +130,15 @@ def _spread(group: ImageSet, zoom: int) -> Image.Image:
     number = min(len(group), ROWS * COLUMNS)
     shown = group.take(np.linspace(0, len(group) - 1, number).round().astype(int).tolist())
     return contact_sheet(shown.images, COLUMNS, masks=shown.masks, zoom=zoom)
+
+
+def _zoom(split: DataSplit) -> int:
+    return max(1, SHEET_PIXELS // split.resolution)
+
+
+def _write(path: Path, image: Image.Image) -> None:
+    write_atomic(path, image.save)
+    console.say(f"written: {path} ({image.width} x {image.height})")
 
 
 def _short(value: Any) -> str:

@@ -201,6 +201,7 @@ def test_a_score_without_noise_is_attacked(smoothing, capsys) -> None:
         (["data", "mvtec:/nowhere"], "/nowhere"),
         (["data", "textures:gird"], "texture family"),
         (["data", "digits", "--sheet", "sheet.jpg"], "ends in .png"),
+        (["data", "digits", "--transforms", "sheet"], "--transforms: got sheet"),
         (["select", "--detector", "pixel_nn"], "need a diffusion detector"),
     ],
 )
@@ -210,9 +211,10 @@ def test_each_mistake_says_one_clear_thing(argv, message, capsys) -> None:
     assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
 
 
-def test_data_describes_the_parts_and_draws_a_sheet(capsys) -> None:
+def test_data_describes_the_parts_and_draws_sheets(capsys) -> None:
     argv = ["data", "digits", "--normal_class", "3", "--resolution", "8", "--limit", "5"]
-    assert main([*argv, "--sheet", "pictures/sheet.png", "--json"]) == console.DONE
+    sheets = ["--sheet", "pictures/sheet.png", "--transforms", "pictures/transforms.png"]
+    assert main([*argv, *sheets, "--json"]) == console.DONE
     content = json.loads(capsys.readouterr().out)
     split = load_data("digits", normal_class="3", resolution=8, limit=5)
     assert content["name"] == "digits:3"
@@ -222,6 +224,8 @@ def test_data_describes_the_parts_and_draws_a_sheet(capsys) -> None:
     assert content["parts"]["train"] == {"normals": len(split.train), "anomalies": 0, "defects": {}}
     with Image.open("pictures/sheet.png") as sheet:
         assert sheet.size == (10 * (64 + 4), (2 + 2 + 1 + 1) * (64 + 4))
+    with Image.open("pictures/transforms.png") as sheet:
+        assert sheet.size == (100 + 10 * (64 + 4), 17 * (64 + 4))
     assert main(argv) == console.DONE
     out = capsys.readouterr().out
     assert split.fingerprint() in out
