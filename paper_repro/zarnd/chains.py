@@ -10,7 +10,7 @@ from plan import Chain, Plan, Step
 from presets import KINDS, TestSet
 
 ROOT = Path(__file__).parents[2]
-CURVE = "1/255,2/255,4/255,6/255,8/255"
+CURVE = "1/255,2/255,4/255,6/255,8/255,16/255"
 KS = (1, 2, 5, 10)
 SIGMA, RADII, L2_RADII = "0.25", "0,0.1,0.25,0.5", "0.1,0.25,0.5"  # .25 and 1000 draws prove up to .56
 BANKS = ("1000", "2000", "5000", "10000", "20000", "50000")
@@ -50,23 +50,12 @@ def backbone_chains(plan: Plan, seed: int) -> Iterator[Chain]:
 
 
 def _backbone_steps(plan: Plan, family: str, kind: str, seed: int, folder: Path) -> Iterator[Step]:
-    if plan.networks and kind in plan.networks:
+    if kind in plan.networks:
         return
-    if plan.files:
+    if kind in plan.files:
         file, *trusted = plan.files[kind]
         trust = ("--trust_pickle", trusted[0]) if trusted else ()
-        words = (
-            "backbones",
-            "convert",
-            file,
-            str(folder),
-            "--arch",
-            "resnet18",
-            "--normalise",
-            "imagenet",
-            *trust,
-        )
-        yield plan.step(folder.name, "diffad", *words)
+        yield plan.step(folder.name, "diffad", "backbones", "convert", file, str(folder), *trust)
         return
     config, *changes = plan.preset.families[family][kind]
     argv = ["--config", os.path.relpath(ROOT / "configs" / "backbones" / config), "--seed", str(seed)]

@@ -14,12 +14,14 @@ from certify.files import write_bytes
 from diffad.plots.style import LIGHT, new_figure, png, style
 
 Row = dict[str, Any]
+ROW, WIDE = 3, 9.0  # panels side by side; inches that take a legend in one line
 COLOURS = {"robust": LIGHT.series[0], "standard": LIGHT.series[1]}
 SIDE_STYLES: dict[str, dict[str, Any]] = {
     "both": {"linestyle": "-", "marker": "o", "linewidth": 2.0, "markersize": 4},
     "in": {"linestyle": (0, (4, 2)), "marker": "^", "linewidth": 1.1, "markersize": 4},
     "out": {"linestyle": (0, (1, 1.5)), "marker": "v", "linewidth": 1.1, "markersize": 4},
 }
+CLEAN: dict[str, Any] = {"marker": "D", "linestyle": "", "markersize": 6}
 OBJECTIVES = {
     "surrogate": "mean feature (published)",
     "score": "the score",
@@ -48,15 +50,21 @@ def draw_figures(output: Path) -> None:
 
 
 def panels(count: int, label: str) -> tuple[Any, list[Any]]:
-    """Return a figure of panels side by side that share the AUROC axis."""
-    figure, _ = new_figure(1.0 + 2.9 * count, 3.7, axes=False)
-    axes = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    for one in axes:
+    """Return a figure of panels, three a row, that share the AUROC axis."""
+    columns, rows = min(count, ROW), -(-count // ROW)
+    figure, _ = new_figure(max(6.4, 1.0 + 2.9 * columns), 1.4 + 2.6 * rows, axes=False)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = list(grid.flat)
+    for unused in axes[count:]:
+        unused.remove()
+    for one in axes[:count]:
         draw_half_line(one)
-        one.set_ylim(-0.03, 1.03)
-    axes[0].set_ylabel("AUROC")
+        one.set_ylim(-0.03, 1.06)
+        one.tick_params(labelbottom=True)
+    for one in grid[:, 0]:
+        one.set_ylabel("AUROC")
     figure.supxlabel(label, fontsize=10.5)
-    return figure, list(axes)
+    return figure, axes[:count]
 
 
 def draw_half_line(axes: Any) -> None:
@@ -101,15 +109,16 @@ def legends(figure: Any, colours: dict[str, dict[str, Any]], looks: dict[str, di
     handles += [
         Line2D([], [], color=LIGHT.muted, label=names.get(name, name), **look) for name, look in looks.items()
     ]
+    columns = len(handles) if figure.get_figwidth() > WIDE else min(len(handles), 2)
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.4, handlelength=1.8
+        handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.4, handlelength=1.8
     )
 
 
 def surrogate(rows: Sequence[Row]) -> Any:
     """AUROC `both` that is left by PGD on the published surrogate, by PGD on the score, and by the ensemble."""
     names = sets_of(rows)
-    figure, axes = panels(len(names), "what the attack ascends (Linf, PGD with the same steps)")
+    figure, axes = panels(len(names), "what the attack ascends, at Linf 4/255")
     places = range(len(OBJECTIVES) + 1)
     for name, one in zip(names, axes, strict=True):
         one.set_title(title(name))
@@ -160,9 +169,7 @@ def neighbours(rows: Sequence[Row]) -> Any:
 def certified_attacked(rows: Sequence[Row]) -> Any:
     """Certified and attacked AUROC `both` of the smoothed score against the L2 radius, on the same few images."""
     names = sets_of(rows)
-    figure, axes = panels(
-        len(names), "L2 size of the attack on each image (pixel values in [0, 1]), smoothed score"
-    )
+    figure, axes = panels(len(names), "L2 size of the attack (pixel values in [0, 1])")
     looks = {
         "attack": {"linestyle": (0, (4, 2)), "marker": "v"},
         "certified": {"marker": "o", "linewidth": 2.0},
@@ -171,6 +178,8 @@ def certified_attacked(rows: Sequence[Row]) -> Any:
         one.set_title(title(name))
         for kind in KINDS:
             own = [row for row in rows if (row["set"], row["kind"]) == (name, kind)]
+            clean = [row["auroc"] for row in own if row["condition"] == "clean"]
+            one.plot([0.0] * len(clean), clean, color=COLOURS[kind], **CLEAN)
             for condition, look in looks.items():
                 points = sorted(
                     (r["radius"], r["auroc"])
@@ -182,7 +191,7 @@ def certified_attacked(rows: Sequence[Row]) -> Any:
         one.set_xticks([0.0, *(float(radius) for radius in L2_RADII.split(","))])
     words = {"attack": "attacked: the truth is at most this", "certified": "certified: at least this"}
     colours = {f"{kind} weights": {"color": COLOURS[kind], "linewidth": 3} for kind in COLOURS}
-    legends(figure, colours, {words[name]: look for name, look in looks.items()})
+    legends(figure, colours, {words[name]: look for name, look in looks.items()} | {"clean": CLEAN})
     return figure
 
 

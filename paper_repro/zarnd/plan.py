@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from presets import Preset, TestSet
@@ -85,12 +85,12 @@ class Plan:
     runs: Path
     device: str = "cpu"
     attack_device: str = "cpu"
-    networks: dict[str, Path] | None = None
-    files: dict[str, tuple[str, ...]] | None = None
+    networks: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def backbone(self, family: str, kind: str, seed: int) -> Path:
         """Return the folder of a backbone."""
-        if self.networks and kind in self.networks:
+        if kind in self.networks:
             return self.networks[kind]
         return self.runs / f"backbone-{family}-{kind}-{seed}"
 

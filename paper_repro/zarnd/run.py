@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from chains import all_chains
@@ -46,6 +47,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", metavar="SET", help="test sets to run, and `scaling`; default: all of the preset"
     )
     add("--seeds", type=int, nargs="+", help="default: those of the preset")
+    add("--limit", type=int, help="test images of each label; default: that of the preset")
+    add("--steps", type=int, help="of each attack; default: those of the preset")
+    add("--certify_n", type=int, help="noise draws of a certificate; default: those of the preset")
     add("--jobs", type=int, default=1, help="processes at a time, of one thread each where there are several")
     add("--keep_going", action="store_true", help="with --jobs: after a failure run what does not need it")
     add("--device", default="cpu", help="of trainings and certificates; digits stay on the CPU")
@@ -75,7 +79,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     paper.add_argument(
         "--classes", nargs="+", metavar="CLASS", help="normal classes; default: all of each set"
     )
-    paper.add_argument("--limit", type=int, help="test images of each label; default: 100")
     return parser.parse_args(argv)
 
 
@@ -88,15 +91,17 @@ def plan_of(options: argparse.Namespace) -> Plan:
     runs = options.runs / options.preset
     devices = {"device": options.device, "attack_device": options.attack_device or options.device}
     places = {"cifar10": options.cifar10, "mnist": options.mnist, "tile": options.tile}
-    networks: dict[str, Path] | None = None
-    files: dict[str, tuple[str, ...]] | None = None
+    networks: dict[str, Path] = {}
+    files: dict[str, tuple[str, ...]] = {}
     if options.preset == "paper":
         networks, files = networks_of(options)
         places |= {"cifar100": options.cifar100, "fashion_mnist": options.fashion_mnist}
         classes = {name: tuple(options.classes or dict.fromkeys(SETS[name].classes)) for name in PUBLISHED}
-        preset = paper_preset(classes, options.mvtec, options.attack_resolution, options.limit)
+        preset = paper_preset(classes, options.mvtec, options.attack_resolution)
     else:
         preset = PRESETS[options.preset]
+    asked = {name: getattr(options, name) for name in ("limit", "steps", "certify_n")}
+    preset = replace(preset, **{name: value for name, value in asked.items() if value is not None})
     allowed = [*preset.sets, *(["scaling"] if preset.scaling else [])]
     names = [name for asked in options.only or allowed for name in matching(asked, allowed)]
     seeds = tuple(options.seeds or preset.seeds)
@@ -111,29 +116,27 @@ def matching(asked: str, allowed: Sequence[str]) -> list[str]:
     return found
 
 
-def networks_of(
-    options: argparse.Namespace,
-) -> tuple[dict[str, Path] | None, dict[str, tuple[str, ...]] | None]:
-    """Return folders of backbones by kind, or checkpoints by kind with the SHA-256 of a trusted pickle."""
-    folders = {kind: getattr(options, kind) for kind in KINDS}
-    if all(folders.values()):
-        for kind, folder in folders.items():
+def networks_of(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str, tuple[str, ...]]]:
+    """Return by kind folders of backbones, or else checkpoints with their SHA-256 where they are trusted pickles."""
+    folders: dict[str, Path] = {}
+    files: dict[str, tuple[str, ...]] = {}
+    for kind in KINDS:
+        folder, file = getattr(options, kind), getattr(options, f"{kind}_checkpoint")
+        if folder is not None:
             if not (folder / "config.json").is_file():
                 raise InputError(
                     f"--{kind}: {folder} holds no backbone; need a folder written by `diffad backbones convert`"
                 )
-        return folders, None
-    files: dict[str, tuple[str, ...]] = {}
-    for kind in KINDS:
-        file = getattr(options, f"{kind}_checkpoint")
-        if file is None or not file.is_file():
+            folders[kind] = folder
+        elif file is None or not file.is_file():
             given = "nothing" if file is None else f"{file}, which is no file"
             raise InputError(
-                f"--{kind}_checkpoint: got {given}; {SOURCE}; or give --robust and --standard folders"
+                f"--{kind}_checkpoint: got {given}; {SOURCE}; or give the folder of a backbone by --{kind}"
             )
-        trusted = {word.lower() for word in options.trust_pickle} & {sha256(file)}
-        files[kind] = (str(file), *trusted)
-    return None, files
+        else:
+            trusted = {word.lower() for word in options.trust_pickle} & {sha256(file)}
+            files[kind] = (str(file), *trusted)
+    return folders, files
 
 
 def work(options: argparse.Namespace, words: Sequence[str]) -> None:

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from certify.checks import InputError
+from diffad.backbones import ResNet
 
 SCRIPT = Path(__file__).parents[2] / "paper_repro" / "zarnd" / "run.py"
 MODULES = ("presets", "plan", "chains", "schedule", "report", "figures", "run")
@@ -146,6 +150,59 @@ def test_a_failed_chain_ends_with_its_log_or_leaves_out_what_needs_it(zarnd, tmp
 def test_wrong_requests_are_refused(zarnd, words, message) -> None:
     with pytest.raises(InputError, match=message):
         planned(zarnd, *words)
+
+
+def published(file: Path, seed: int) -> None:
+    """Write a ResNet of random weights as its publishers lay out theirs."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = ResNet(width=4, stem="imagenet", classes=5).state_dict()
+    statistics = {
+        "new_mean": torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        "new_std": torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    }
+    state = {f"module.model.{name}": value for name, value in weights.items()}
+    state |= {f"module.normalizer.{name}": value for name, value in statistics.items()}
+    torch.save({"model": state}, file)
+
+
+def test_the_paper_preset_runs_from_published_checkpoints_and_resumes(
+    zarnd, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # set by the script; put back afterwards
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 120), ("test", 4)):
+        for digit in ("0", "1"):
+            (tmp_path / "mnist" / part / digit).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (28, 28), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "mnist" / part / digit / f"{i}.png")
+    words = [
+        "--preset",
+        "paper",
+        "--only",
+        "mnist",
+        "--classes",
+        "1",
+        "--mnist",
+        f"folder:{tmp_path / 'mnist'}",
+    ]
+    words += ["--limit", "2", "--steps", "2", "--certify_n", "50", "--attack_resolution", "28"]
+    for seed, kind in enumerate(("robust", "standard")):
+        published(tmp_path / f"{kind}.ckpt", seed)
+        words += [f"--{kind}_checkpoint", str(tmp_path / f"{kind}.ckpt")]
+    words += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    run = zarnd("run")
+    assert run.main(words) == 0
+    first = capsys.readouterr()
+    assert "| mnist-1 | robust | 1 | 4/255 |" in first.out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {row["run"] for row in summary["rows"]} == {
+        f"mnist-1-{kind}-0{part}" for kind in ("robust", "standard") for part in ("", "-certified")
+    }
+    assert run.main(words) == 0
+    again = capsys.readouterr()
+    assert (again.out, again.err) == (first.out, "")
 
 
 @pytest.mark.slow
