@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -83,8 +84,7 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
         )
     started = now()
     split, detector = _FITS.get(config.detector, fitted)(config)
-    count = len(split.calibration)
-    detector.calibrate(split.calibration.images, quantile=min(0.95, count / (count + 1)))
+    detector.calibrate(split.calibration.images, quantile=allowed_quantile(len(split.calibration)))
     folder = config.output_dir or f"runs/{config.detector}"
     detector.save_pretrained(folder)
     manifest = build_manifest(
@@ -98,6 +98,11 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     )
     write_json(f"{folder}/manifest.json", manifest)
     print(folder)
+
+
+def allowed_quantile(count: int) -> float:
+    """Return .95, or what so few held-out normals allow: count / (count + 1) cut, which a float may exceed."""
+    return min(0.95, math.floor(1e6 * count / (count + 1)) / 1e6)
 
 
 def _split(config: FitConfig) -> DataSplit:

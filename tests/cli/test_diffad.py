@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ from PIL import Image
 
 from certify import console
 from certify.cli import main as certify
+from certify.smoothing import threshold_rank
 from diffad import load_detector
 from diffad.backbones import Backbone, ResNet
 from diffad.cli import COMMANDS, main
+from diffad.commands.fit import allowed_quantile
 from diffad.data import load_data
 from diffad.results import read_run
 
@@ -107,6 +110,13 @@ def test_zarnd_is_fitted_on_the_features_of_a_backbone(capsys) -> None:
     assert (detector.config()["k"], detector.config()["normalize"]) == (3, True)
     assert "needs the folder of a network" in refused(["fit", "--detector", "zarnd"], capsys)
     assert "pca takes none" in refused(["fit", "--detector", "pca", "--backbone", "backbone"], capsys)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 10, 12, 18, 19, 20, 500])
+def test_few_held_out_normals_are_enough_for_the_quantile_of_a_fit(count) -> None:
+    quantile = allowed_quantile(count)
+    assert quantile <= 0.95
+    assert threshold_rank(count, quantile) == (count if count < 20 else math.ceil((count + 1) * 0.95))
 
 
 def test_fit_sends_networks_to_the_training(capsys) -> None:
