@@ -26,6 +26,7 @@ from diffad.evidence import write_evidence
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import Row, auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
+from diffad.precision import exact_float32
 from diffad.registry import DETECTORS, load_detector
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii, smoothing_levels
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     """Attack as `config` says, write the run folder, print the table; return the folder."""
     started = now()

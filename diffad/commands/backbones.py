@@ -20,6 +20,7 @@ from diffad.backbones.labelled import load_labelled
 from diffad.backbones.projections import principal_projection, random_projection
 from diffad.data import load_data
 from diffad.manifest import without_paths
+from diffad.precision import exact_float32
 from diffad.sources import default_class
 
 
@@ -99,6 +100,7 @@ def linear(config: LinearConfig) -> None:
     print(config.out)
 
 
+@exact_float32()
 def measure(config: MeasureConfig) -> None:
     """Print displacement over spread of both backbones, and their ratio."""
     check_device(config.device)

@@ -24,12 +24,14 @@ from diffad.examples import choose_examples, make_examples, write_examples
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
 from diffad.plan import Plan, baseline_plan, default_smoothing, lipschitz_term, load_purifier, score_name_of
+from diffad.precision import exact_float32
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import at_sigma, load_sources
 from diffad.subject import beside_name
 from diffad.training.launch import check_world_size
 
 
+@exact_float32()
 def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
     """Certify as `config` says, write the run folder, print the table; return the folder, None of a dry run."""
     started = now()

@@ -23,6 +23,7 @@ from diffad.data.reading import SUFFIXES, images_and_others, read_image
 from diffad.detector import Detector
 from diffad.manifest import build_manifest, now
 from diffad.plan import Plan, default_smoothing, load_purifier, smooth
+from diffad.precision import exact_float32
 from diffad.prediction import Deployed, Prediction, Rule, check_budget, decide, fresh_seed
 from diffad.registry import DETECTORS, load_detector
 from diffad.results import ROWS
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
     """Decide every image of a folder, print the results, and write them where `config` says."""
     started = now()

@@ -26,6 +26,7 @@ from diffad.diffusion.select import Grid
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.plots import png, sweep_figure
 from diffad.plots.style import LIGHT, style
+from diffad.precision import exact_float32
 from diffad.results import ROWS
 from diffad.sources import load_detector_and_data, noise_levels, parse_radii
 from diffad.sweep import Choice, available_ways, best_of_each_way, forward_passes, sweep_choices
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def sweep(config: SweepConfig, argv: Sequence[str]) -> list[Choice]:
     """Try everything, print the table, write sweep.json, sweep.png, winner.yaml and manifest.json."""
     started = now()

@@ -19,6 +19,7 @@ from diffad.claims import Claim, claims_of, open_store, recorded_lipschitz
 from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.evaluation import BASELINES
+from diffad.precision import exact_float32
 from diffad.prediction import fresh_seed
 from diffad.redraw import check_redraw
 from diffad.results import read_run
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def verify(config: VerifyConfig, folder: Path) -> None:
     """Make all checks, print them, and raise InputError unless each came out right."""
     if not 0.0 < config.share <= 1.0:

@@ -16,6 +16,7 @@ from diffad.config import parse_config
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
 from diffad.manifest import build_manifest, describe_data, now
+from diffad.precision import exact_float32
 from diffad.sources import DataOptions, default_class, load_detector_and_data, parse_radii
 
 
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def fit(config: FitConfig, argv: Sequence[str]) -> None:
     """Fit, calibrate and save."""
     if config.detector == "diffusion":

@@ -11,6 +11,7 @@ from certify import console
 from certify.metrics import auroc
 from certify.types import ScoreBounds
 from diffad.config import parse_config
+from diffad.precision import exact_float32
 from diffad.sources import SourceOptions, load_sources
 
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def score(config: ScoreConfig) -> None:
     """Print one line an image, and the AUROC."""
     detector, split = load_sources(config)

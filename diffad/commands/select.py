@@ -15,6 +15,7 @@ from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.finish import selection_record
 from diffad.diffusion.scores import PATCH_SCORES, SCORE_NAMES, ScoreName
 from diffad.diffusion.select import Candidate, Grid, selection_table
+from diffad.precision import exact_float32
 from diffad.sources import DataOptions, load_detector_and_data, noise_levels, parse_radii
 from diffad.tables import align
 
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.run(command)
 
 
+@exact_float32()
 def select(config: SelectConfig) -> list[Candidate]:
     """Print the candidates best first; with --output_dir also keep them in selection-WAY.json."""
     detector, split = load_detector_and_data(config)

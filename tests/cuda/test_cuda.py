@@ -135,11 +135,11 @@ def test_the_chain_of_commands_runs_on_the_gpu(tmp_path: Path, monkeypatch: pyte
     assert train_backbone(["--smoke", "--output_dir", "backbone", "--exclude_classes", "3", *data]) == 0
     assert hardware(Path("backbone"))["device"].startswith(CUDA)
     fit = ["fit", "--detector", "zarnd", "--backbone", "backbone", *data, "--normal_class", "3"]
-    assert diffad([*fit, "--output_dir", "zarnd"]) == 0
-    for detector in ("network", "zarnd"):
+    assert diffad([*fit, "--output_dir", "neighbours"]) == 0
+    for detector in ("network", "neighbours"):
         run = ["--detector", detector, "--limit", "4", "--n", "100", "--batch_size", "100", "--device", CUDA]
         shared = [*run, "--sigma", "0.5", "--output_dir", f"run-{detector}"]
         assert certify([*shared, "--radii", "0,0.1", "--no_baselines"]) == 0
-        assert diffad(["attack", *shared, "--curve", "0.1", "--steps", "2", "--eot", "2"]) == 0
+        assert diffad(["attack", *shared, "--curve", "0.05,0.1", "--steps", "2", "--eot", "2"]) == 0
         assert diffad(["compare", f"run-{detector}", "--output_dir", f"compare-{detector}"]) == 0
         assert hardware(Path(f"run-{detector}"))["gpu"]
