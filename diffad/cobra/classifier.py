@@ -71,8 +71,8 @@ def train_classifier(
 ) -> Backbone:
     """Train on transformed `images`, normals in [0, 1], or go on from the newest checkpoint; write and return it.
 
-    Its facts hold the accuracy on `held_out` under each transform. Trains with accelerate, which starts anew each time:
-    call this before another training starts its run, not inside it.
+    It is returned on the CPU; its facts hold the accuracy on `held_out` under each transform. Trains with accelerate,
+    which starts anew each time: call this before another training starts its run, not inside it.
 
     Raises:
         InputError: something about images, configuration or checkpoint cannot be used.
@@ -177,6 +177,7 @@ def accuracy_log(
 def finished(config: ClassifierConfig, images: Tensor, classifier: Classifier, held_out: Tensor) -> Backbone:
     """Return the classifier as a backbone, with its accuracy on held-out images."""
     found = accuracies(classifier, held_out, config.transforms, config.seed)
+    classifier = classifier.cpu()
     return Backbone(
         classifier.network,
         arch="resnet",

@@ -125,13 +125,14 @@ def cut_held_out(images: Float[Tensor, "n c h w"], share: float, seed: int) -> t
 def embed(classifier: Backbone, images: Tensor, label: str | None = None) -> Iterator[tuple[Tensor, int]]:
     """Yield the embeddings of the images in batches of a fixed size, and how many rows of each are real.
 
+    Images come from any device; embeddings are on the classifier's.
     The last batch is filled up: rounding depends on the size of a batch, and a p-value must not depend on how many
     images it was computed with.
     """
     batches = torch.split(images, _BATCH)
     for batch in batches if label is None else progress(list(batches), label):
         filled = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, _BATCH - len(batch)))
-        yield classifier.features(filled), len(batch)
+        yield classifier.features(filled.to(classifier.mean.device)), len(batch)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from diffad.backbones import Backbone, ResNet
 from diffad.cobra.classifier import ClassifierConfig, train_classifier
+from diffad.cobra.crafting import Crafting
 from diffad.cobra.filter import NormalityFilter, fit_filter
 from diffad.cobra.mixture import Mixture
 from diffad.data import load_data
+from diffad.data.transforms import TRANSFORMS
+from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +46,23 @@ def accepts_nothing() -> NormalityFilter:
     network = ResNet(width=4, blocks=(1,), classes=0, in_channels=1)
     arguments = {"width": 4, "blocks": [1], "classes": 0, "in_channels": 1}
     return NormalityFilter(Backbone(network, arch="resnet", arguments=arguments, resolution=16), mixture)
+
+
+class Identity(HardTransform):
+    """Changes nothing."""
+
+    def draw(self, rng: Rng, shape: Shape) -> Draw:
+        return {"nothing": 0}
+
+    def change(self, images: Tensor, drawn: Drawn, partners: Tensor) -> Tensor:
+        return images
+
+
+@pytest.fixture
+def nothing(monkeypatch: pytest.MonkeyPatch) -> Crafting:
+    """Crafting that leaves images as they are, tried three times."""
+    monkeypatch.setitem(TRANSFORMS, "identity", Identity())
+    return Crafting(transforms=("identity",), fewest=1, most=1, cap=3)
 
 
 def small(folder: Path, **changes: object) -> ClassifierConfig:

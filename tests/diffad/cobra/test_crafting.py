@@ -61,6 +61,15 @@ def test_a_filter_that_accepts_nothing_ends_at_the_cap(accepts_nothing: Normalit
     assert crafted.p_values.tolist() == [1.0] * 5
 
 
+def test_the_identity_is_refused_as_often_as_normals_are_likely(
+    normality: NormalityFilter, eights: Tensor, nothing: Crafting
+):
+    crafted = PseudoAnomalies(nothing, normality).craft(eights[60:], seeds=range(53))
+    assert torch.equal(crafted.images, eights[60:])
+    assert float((~crafted.accepted).double().mean()) >= 0.95  # these very normals set the p-values
+    assert crafted.tries.tolist() == [3 if refused else 1 for refused in (~crafted.accepted).tolist()]
+
+
 def test_at_the_cap_the_least_likely_draw_is_kept(normality: NormalityFilter, eights: Tensor):
     mild = Crafting(transforms=("mixup", "cutout"), fewest=1, most=1, level=0.02, cap=6)
     crafted = PseudoAnomalies(mild, normality).craft(eights[:30], seeds=range(30), pool=eights)
