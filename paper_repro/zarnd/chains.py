@@ -12,7 +12,7 @@ from presets import KINDS, TestSet
 ROOT = Path(__file__).parents[2]
 CURVE = "1/255,2/255,4/255,6/255,8/255,16/255"
 KS = (1, 2, 5, 10)
-SIGMA, RADII, L2_RADII = "0.25", "0,0.1,0.2,0.25,0.5", "0.1,0.25,0.5"  # .25 and 1000 draws prove up to .56
+SIGMA, RADII, L2_RADII = "0.25", "0,0.1,0.25,0.5", "0.1,0.25,0.5"  # .25 and 1000 draws prove up to .56
 BANKS = ("1000", "2000", "5000", "10000", "20000", "50000")
 
 
