@@ -44,6 +44,8 @@ class Detector(nn.Module, ABC):
     Attributes:
         name: key in `diffad.DETECTORS`.
         min_images: least number of training images.
+        approximate_gradient: what of the gradient of `score` is approximate by choice, which every attack on it then
+            states; None where it is exact.
         is_random: the score depends on noise, by default the draws stored by `fit`. Scoring with stored draws
             is deterministic but is not the certified object, which is a percentile over fresh noise.
         image_shape: (channel, height, width) seen by `fit`; None before.
@@ -53,6 +55,7 @@ class Detector(nn.Module, ABC):
     name: ClassVar[str]
     min_images: int = 1
     is_random: bool = False
+    approximate_gradient: str | None = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ DETECTORS: dict[str, str] = {
     "generated_nn": "diffad.baselines.generated_nn:GeneratedNN",
     "diffusion": "diffad.diffusion.detector:DiffusionDetector",
     "zarnd": "diffad.zarnd.detector:Zarnd",
+    "cobra": "diffad.cobra.detector:Cobra",
 }
 
 

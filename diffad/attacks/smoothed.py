@@ -33,6 +33,7 @@ from certify.types import FloatArray
 from diffad.attacks.attack import attack
 from diffad.attacks.objective import Rows
 from diffad.attacks.result import AttackResult
+from diffad.attacks.target import gradient_note
 
 
 def harrell_davis_weights(draws: int, percentile: float) -> FloatArray:
@@ -98,6 +99,7 @@ class SmoothedTarget:
     def describe(self) -> dict[str, Any]:
         """Return way, noise, percentile and draws, and of a sum the weights of its levels."""
         terms = _terms(self.smoothed)
+        note = gradient_note(terms[0][0].detector)
         return {
             "percentile": _one_or_all([level.percentile for level, _ in terms]),
             "smoothing": terms[0][0].smoothing,
@@ -107,6 +109,7 @@ class SmoothedTarget:
             "n_eval": self.draws,
             "evaluation_seed": _one_or_all([level.seed for level, _ in terms]),
             **({"weights": [weight for _, weight in terms]} if len(terms) > 1 else {}),
+            **({} if note is None else {"gradient": note}),
         }
 
 

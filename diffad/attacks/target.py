@@ -77,8 +77,15 @@ class ScoreTarget:
         return ScoreObjective(self.score)
 
     def describe(self) -> dict[str, Any]:
-        """Nothing beyond the score."""
-        return {}
+        """Return what the score's owner says of its gradient, where that is approximate."""
+        note = gradient_note(getattr(self.score, "__self__", self.score))
+        return {} if note is None else {"gradient": note}
+
+
+def gradient_note(owner: Any) -> str | None:
+    """Return what of a detector's gradient is approximate (`Detector.approximate_gradient`); None where it is exact."""
+    note = getattr(owner, "approximate_gradient", None)
+    return None if note is None else f"approximate: {note}"
 
 
 def score_batches(

@@ -23,7 +23,17 @@ def test_an_unknown_name_is_refused_with_those_allowed() -> None:
 
 
 def test_keys_of_the_table() -> None:
-    names = ["pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form", "generated_nn", "diffusion", "zarnd"]
+    names = [
+        "pixel_mean",
+        "pca",
+        "pixel_nn",
+        "patch_nn",
+        "closed_form",
+        "generated_nn",
+        "diffusion",
+        "zarnd",
+        "cobra",
+    ]
     assert list(DETECTORS) == names
 
 
