@@ -25,9 +25,10 @@ class FitConfig:
     """Fit a Lipschitz score or the closed-form denoiser; pca and patch_nn choose their option on validation data."""
 
     detector: str = "pixel_nn"
-    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), zarnd (with --backbone)."""
+    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), zarnd (with --backbone),
+    cobra (with --network)."""
     data: str | None = None
-    """None: digits, or what the generator was trained on."""
+    """None: digits, or what the generator or the network was trained on."""
     normal_class: str | None = None
     resolution: int | None = None
     radii: str = "0,0.1,0.25"
@@ -52,6 +53,12 @@ class FitConfig:
     """Normals that zarnd keeps, chosen to cover the others; None: all."""
     index: str = "exact"
     """How zarnd searches: exact, or faiss_hnsw, faiss_ivf for very large banks, which may miss neighbours."""
+    network: str | None = None
+    """Folder of the trained cobra whose network gets a bank of these data (`diffad.cobra.train` fits one at once)."""
+    cobra_score: str = "cosine"
+    """Score of cobra: cosine, classifier, sum or ensemble_released."""
+    embedding: str = "projection"
+    """What the cosine of cobra compares: projection or features."""
     device: str = "cpu"
     """Where zarnd computes the features of the training images."""
     seed: int = 0
@@ -77,7 +84,7 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     """Fit, calibrate and save."""
     if config.detector == "diffusion":
         raise InputError("--detector: a diffusion detector is trained by `accelerate launch train_ddpm.py`")
-    for option, owner in (("generator", "generated_nn"), ("backbone", "zarnd")):
+    for option, owner in (("generator", "generated_nn"), ("backbone", "zarnd"), ("network", "cobra")):
         if getattr(config, option) is not None and config.detector != owner:
             raise InputError(f"--{option}: {config.detector} takes none; use --detector {owner}")
     if config.device != "cpu" and config.detector != "zarnd":
@@ -136,6 +143,32 @@ def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
     return split, detector.to("cpu")
 
 
+def fitted_on_network(config: FitConfig) -> tuple[DataSplit, Detector]:
+    """Return the data, by default those of the training, and COBRA with a bank of its training images."""
+    from diffad.cobra import Cobra
+    from diffad.cobra.config import check_score
+
+    if config.network is None:
+        raise InputError(
+            "--network: cobra needs the folder of a trained one; accelerate launch -m diffad.cobra.train --config "
+            "configs/cobra/digits.yaml"
+        )
+    options = DataOptions(
+        detector=config.network,
+        data=config.data,
+        normal_class=config.normal_class,
+        resolution=config.resolution,
+    )
+    trained, split = load_detector_and_data(options)
+    if not isinstance(trained, Cobra) or trained.backbone is None or trained.heads is None:
+        raise InputError(f"--network: {config.network} holds a {trained.name}, need a trained cobra")
+    facts = trained.backbone.facts.get("training", {})
+    check_score(config.cobra_score, config.embedding, facts.get("losses", ()))
+    scored = {"score": config.cobra_score, "embedding": config.embedding}
+    detector = Cobra.from_network(trained.backbone, trained.heads, **scored)
+    return split, detector.fit(split.train.images, seed=config.seed)
+
+
 def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data that the generator was trained on and the detector fitted on it and on its samples."""
     if config.generator is None:
@@ -155,4 +188,4 @@ def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
     return split, detector.fit(split.train.images, seed=config.seed)
 
 
-_FITS = {"generated_nn": fitted_on_samples, "zarnd": fitted_on_features}
+_FITS = {"generated_nn": fitted_on_samples, "zarnd": fitted_on_features, "cobra": fitted_on_network}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,6 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from certify.checks import InputError
 from certify.console import say
@@ -48,8 +48,8 @@ class Training(Generic[Network]):
     optimizer: AcceleratedOptimizer
     schedule: LambdaLR
     ema: EMAModel | None
-    loader: DataLoader[tuple[Tensor, ...]]
-    """The batches of the steps still to do, for this process."""
+    loader: Iterable[tuple[Tensor, ...]]
+    """The batches of the steps still to do, for this process; a training may put more into them."""
     _blank: Network
     """A copy of the network that accelerate never touched, to receive the averaged weights."""
 

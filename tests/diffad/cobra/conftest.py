@@ -1,7 +1,11 @@
-"""A small filter on pictures that are quick to tell apart."""
+"""A small filter on pictures that are quick to tell apart.
+
+The folder is put on the path for `halves`, which is a script too: pytest's importlib mode does not add it.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,8 @@ from diffad.cobra.mixture import Mixture
 from diffad.data import load_data
 from diffad.data.transforms import TRANSFORMS
 from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
