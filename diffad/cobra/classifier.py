@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from certify.checks import InputError, check_choice, check_images
 from certify.console import say
 from diffad import folder
-from diffad.backbones import Backbone
+from diffad.backbones import Backbone, load_backbone
 from diffad.backbones.architectures import build_network
 from diffad.backbones.classifier import Classifier
 from diffad.backbones.resnet import Stem
@@ -71,8 +71,8 @@ def train_classifier(
 ) -> Backbone:
     """Train on transformed `images`, normals in [0, 1], or go on from the newest checkpoint; write and return it.
 
-    It is returned on the CPU; its facts hold the accuracy on `held_out` under each transform. Trains with accelerate,
-    which starts anew each time: call this before another training starts its run, not inside it.
+    It comes back on the CPU, the same in every process; its facts hold the accuracy on `held_out` under each transform.
+    Trains with accelerate, which starts anew each time: call this before another training starts its run, not inside.
 
     Raises:
         InputError: something about images, configuration or checkpoint cannot be used.
@@ -98,14 +98,15 @@ def train_classifier(
         )
         watch = accuracy_log(config, held_out, training.step) if accelerator.is_main_process else None
         run(training, batch_loss(config.transforms), config=identity, draw_images=watch)
-        backbone = finished(config, images, training.averaged(), held_out)
         if accelerator.is_main_process:
+            backbone = finished(config, images, training.averaged(), held_out)
             backbone.save_pretrained(config.output_dir)
             say(f"transforms told apart: {backbone.facts['accuracy']:.3f} of held-out images")
         accelerator.wait_for_everyone()
     finally:
         accelerator.end_training()
-    return backbone
+    # batch statistics differ between processes: all take those of the first one
+    return load_backbone(config.output_dir)
 
 
 def batch_loss(
@@ -177,7 +178,6 @@ def accuracy_log(
 def finished(config: ClassifierConfig, images: Tensor, classifier: Classifier, held_out: Tensor) -> Backbone:
     """Return the classifier as a backbone, with its accuracy on held-out images."""
     found = accuracies(classifier, held_out, config.transforms, config.seed)
-    classifier = classifier.cpu()
     return Backbone(
         classifier.network,
         arch="resnet",

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from diffad.cobra import classifier as module
 from diffad.cobra.classifier import ClassifierConfig, train_classifier
 from diffad.data.transforms import HARD_TRANSFORMS, apply
 from diffad.training.log import read_log
+
+ROOT, SCRIPT = Path(__file__).parents[3], Path(__file__).with_name("classify_in_processes.py")
 
 
 def config(folder: Path, **changes: Any) -> ClassifierConfig:
@@ -71,6 +76,30 @@ def test_other_images_do_not_resume(eights: Tensor, tmp_path: Path):
     train_classifier(eights[:40], config(tmp_path, max_train_steps=3), held_out=eights[60:])
     with pytest.raises(InputError, match="is of another run"):
         train_classifier(eights[:41], config(tmp_path, max_train_steps=3), held_out=eights[60:])
+
+
+@pytest.mark.slow
+def test_all_processes_get_the_same_classifier(tmp_path: Path):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    machine = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [*launcher, *machine, "--main_process_port", "0", str(SCRIPT), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 processes on cpu" in done.stderr
+    first, second = (tmp_path / f"rank-{rank}.txt" for rank in (0, 1))
+    assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8")
+    assert load_backbone(tmp_path / "classifier").fingerprint() in first.read_text(encoding="utf-8")
 
 
 def test_global_generators_are_left_alone(eights: Tensor, tmp_path: Path):

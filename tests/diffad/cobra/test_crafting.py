@@ -70,6 +70,15 @@ def test_the_identity_is_refused_as_often_as_normals_are_likely(
     assert crafted.tries.tolist() == [3 if refused else 1 for refused in (~crafted.accepted).tolist()]
 
 
+def test_the_level_of_the_released_code_lets_normals_pass_for_anomalies(
+    normality: NormalityFilter, eights: Tensor, nothing: Crafting
+):
+    assert (PAPER.level, STRATEGIES["released_filter"].level) == (0.05, 0.99)
+    released = PseudoAnomalies(replace(nothing, level=STRATEGIES["released_filter"].level), normality)
+    crafted = released.craft(eights[60:], seeds=range(53))
+    assert float(crafted.accepted.double().mean()) > 0.95
+
+
 def test_at_the_cap_the_least_likely_draw_is_kept(normality: NormalityFilter, eights: Tensor):
     mild = Crafting(transforms=("mixup", "cutout"), fewest=1, most=1, level=0.02, cap=6)
     crafted = PseudoAnomalies(mild, normality).craft(eights[:30], seeds=range(30), pool=eights)
