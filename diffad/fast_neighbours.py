@@ -24,9 +24,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from certify.checks import InputError
-from diffad.neighbours import nearest
+from diffad.neighbours import nearest, pair_distance
 
-_ROWS, _BANK_CHUNK, _WIDTH, _SPARE = 512, 4096, 64, 6
+_ROWS, _SPARE = 512, 6
+# columns of a matrix product (8 MiB), of a stretch whose blocks are sorted at once (16 MiB), and of a block
+_PRODUCT, _STRETCH, _WIDTH = 4096, 2 * 4096, 64
 _EPSILON, _TINY = torch.finfo(torch.float32).eps / 2, torch.finfo(torch.float32).tiny
 
 
@@ -48,17 +50,16 @@ def nearest_verified(
     if spare >= len(bank) or not single or _lowered():
         return nearest(queries, bank, k)
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
-        points, kept = queries, bank
-        halves = kept.square().sum(1) / 2
-        largest = float(kept.norm(dim=1).max())
+        norms = torch.linalg.vector_norm(bank, dim=1)
+        halves, largest = norms.square() / 2, float(norms.max())
         found = [
-            _settle(points[row : row + _ROWS], kept, halves, k, spare, largest)
-            for row in range(0, len(points), _ROWS)
+            _settle(queries[row : row + _ROWS], bank, halves, k, spare, largest)
+            for row in range(0, len(queries), _ROWS)
         ]
         distances, indices = torch.cat([part[0] for part in found]), torch.cat([part[1] for part in found])
         open_ = ~torch.cat([part[2] for part in found])
         if bool(open_.any()):
-            distances[open_], indices[open_] = nearest(points[open_], kept, k)
+            distances[open_], indices[open_] = nearest(queries[open_], bank, k)
     return distances, indices
 
 
@@ -75,12 +76,10 @@ def _settle(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return distances (q, k), indices (q, k), and which queries are proved (q,)."""
     values, indices = _propose(queries, bank, halves, spare)
-    exact = torch.stack(
-        [torch.linalg.vector_norm(queries.double() - bank[column].double(), dim=1) for column in indices.T],
-        dim=1,
-    )
+    wide = queries.double()
+    exact = torch.stack([pair_distance(wide, bank[column]) for column in indices.T], dim=1)
     distances, order = exact.topk(k, dim=1, largest=False)
-    squares = queries.double().square().sum(1)
+    squares = wide.square().sum(1)
     norms = squares.sqrt() + largest
     terms = (queries.shape[1] + 4) * _EPSILON
     error = terms / (1.0 - terms) * norms.square() / 2 + (queries.shape[1] + 4) * _TINY
@@ -91,26 +90,44 @@ def _settle(
 
 def _propose(queries: Tensor, bank: Tensor, halves: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the `count` smallest computed s (q, count), ascending, and their indices."""
-    best = queries.new_full((len(queries), count), torch.inf)
-    indices = torch.zeros((len(queries), count), dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), _BANK_CHUNK):
-        stop = min(start + _BANK_CHUNK, len(bank))
-        values = torch.addmm(halves[start:stop], queries, bank[start:stop].T, alpha=-1)
-        found, columns = _smallest(values, min(count, stop - start))
+    rows = len(queries)
+    best = queries.new_full((rows, count), torch.inf)
+    indices = torch.zeros((rows, count), dtype=torch.int64, device=queries.device)
+    room = queries.new_empty(rows * _padded(min(_STRETCH, len(bank))))
+    for start in range(0, len(bank), _STRETCH):
+        stop = min(start + _STRETCH, len(bank))
+        width = _padded(stop - start)
+        values = room[: rows * width].view(rows, width)
+        minima = _fill(values, queries, bank[start:stop], halves[start:stop])
+        found, columns = _smallest(values, minima, count)
         best, order = torch.cat([best, found], dim=1).topk(count, dim=1, largest=False)
         indices = torch.cat([indices, columns + start], dim=1).gather(1, order)
     return best, indices
 
 
-def _smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _fill(values: Tensor, queries: Tensor, bank: Tensor, halves: Tensor) -> Tensor:
+    """Write s of a stretch of the bank, infinity behind its end; return the least s of every block of columns."""
+    values[:, len(bank) :] = torch.inf
+    minima = []
+    for start in range(0, len(bank), _PRODUCT):
+        stop = min(start + _PRODUCT, len(bank))
+        torch.addmm(halves[start:stop], queries, bank[start:stop].T, alpha=-1, out=values[:, start:stop])
+        # at once, while the product is cached
+        minima.append(values[:, start : _padded(stop)].unflatten(1, (-1, _WIDTH)).amin(2))
+    return torch.cat(minima, dim=1)
+
+
+def _padded(columns: int) -> int:
+    return -(-columns // _WIDTH) * _WIDTH
+
+
+def _smallest(values: Tensor, minima: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the smallest entries of each row and their columns, sorting the blocks only that can hold them."""
-    rows, columns = values.shape
-    if columns <= count * _WIDTH:
+    rows, blocks = minima.shape
+    if blocks <= count:
         return values.topk(count, dim=1, largest=False)
-    values = torch.nn.functional.pad(values, (0, -columns % _WIDTH), value=torch.inf)
-    minima = values.view(rows, -1, _WIDTH).amin(2)
-    blocks = minima.topk(count, dim=1, largest=False).indices
-    inside = torch.arange(_WIDTH, device=values.device)
-    taken = (blocks[:, :, None] * _WIDTH + inside).flatten(1)
-    found, order = values.gather(1, taken).topk(count, dim=1, largest=False)
-    return found, taken.gather(1, order)
+    nearest_blocks = minima.topk(count, dim=1, largest=False).indices
+    first = torch.arange(rows, device=values.device)[:, None] * blocks
+    taken = values.view(-1, _WIDTH).index_select(0, (first + nearest_blocks).flatten()).view(rows, -1)
+    found, order = taken.topk(count, dim=1, largest=False)
+    return found, nearest_blocks.gather(1, order // _WIDTH) * _WIDTH + order % _WIDTH
