@@ -41,7 +41,7 @@ class ConvertConfig:
     normalise: str | None = None
     """Mean and std where the file holds none: imagenet, cifar10, cifar100, half or none."""
     resolution: int | None = None
-    """Height and width of the training images; None: 224 for ImageNet stems, else 32."""
+    """Height and width of the training images; None: as timm says, 224 for other ImageNet stems, else 32."""
     claim: str | None = None
     """What its publishers say about its robustness, for example "linf 8/255"; carried along, never believed."""
     trust_pickle: str | None = None
@@ -86,7 +86,7 @@ def convert(config: ConvertConfig) -> Backbone:
         arguments=architecture.arguments,
         mean=mean,
         std=std,
-        resolution=config.resolution or architecture.resolution,
+        resolution=config.resolution or getattr(network, "resolution", architecture.resolution),
         facts={**source, "in the file": facts},
     )
     backbone.save_pretrained(config.out)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torchvision.models
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from certify.checks import InputError
 from diffad.backbones.network import Network
+from diffad.folder import one_line
 
 
 class TorchvisionResNet(Network):
@@ -19,9 +20,6 @@ class TorchvisionResNet(Network):
 
     def __init__(self, name: str, classes: int = 1000) -> None:
         super().__init__()
-        known = [
-            model for model in torchvision.models.list_models() if "resne" in model and "_rcnn" not in model
-        ]
         listed = torchvision.models.list_models(module=torchvision.models)
         known = [model for model in listed if model.startswith(("resnet", "resnext", "wide_resnet"))]
         if name not in known:
@@ -71,7 +69,12 @@ class TimmNetwork(Network):
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return timm's pre-logits, and every intermediate map."""
-        last, between = self.model.forward_intermediates(images)
+        try:
+            last, between = self.model.forward_intermediates(images)
+        except AssertionError as error:  # a transformer takes images of one size
+            raise InputError(
+                f"timm: {one_line(error)}; give the backbone resolution {self.resolution}"
+            ) from error
         feature: Tensor = self.model.forward_head(last, pre_logits=True)
         return feature, {f"layer{number}": part for number, part in enumerate(between, 1)}
 
@@ -79,7 +82,10 @@ class TimmNetwork(Network):
         """Return the class scores of features."""
         if not self.classes:
             raise InputError("backbone: has no classification head; use features")
-        scores: Tensor = self.model.get_classifier()(feature)
+        classifier = self.model.get_classifier()
+        if not isinstance(classifier, nn.Module):
+            raise InputError("timm: a distilled network has two heads on two tokens; use features")
+        scores: Tensor = classifier(feature)
         return scores
 
 

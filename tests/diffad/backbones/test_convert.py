@@ -1,6 +1,8 @@
 """Files in each published layout, with random weights, become the backbone that the layout means."""
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffad.backbones import ResNet, load_backbone
+from diffad.backbones.architectures import build_network
 from diffad.backbones.hat_resnet import HatResNet
 from diffad.backbones.network import Network
+from diffad.backbones.packaged import TimmNetwork
 from diffad.backbones.preact_resnet import PreActResNet
 from diffad.backbones.published import STATISTICS
 from diffad.commands.backbones import main
+
+
+class Malicious:
+    """Makes a folder while it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
 
 State = dict[str, Tensor]
 Reference = Callable[[Tensor], Tensor]
@@ -225,3 +240,40 @@ def test_facts_keep_the_source(tmp_path: Path) -> None:
     assert len(facts["sha256"]) == 64
     assert facts["in the file"] == {"epoch": 89}
     assert str(tmp_path) not in json.dumps(facts)
+
+
+def test_a_file_that_would_run_code_is_refused_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "executed"
+    saved, words, _ = madrylab("model")
+    message = failure(tmp_path, {**saved, "schedule": Malicious(target)}, words, capsys)
+    digest = hashlib.sha256((tmp_path / "file.pt").read_bytes()).hexdigest()
+    assert message.endswith(f"give --trust_pickle {digest}")
+    refused = failure(tmp_path, saved | {"schedule": Malicious(target)}, ["--trust_pickle", "0" * 64], capsys)
+    assert "it is not opened" in refused
+    assert not target.exists()
+
+
+def test_a_transformer_of_timm_keeps_its_size(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    network = initial(lambda: build_network("timm:vit_tiny_patch16_384", {"classes": 3}))
+    assert isinstance(network, TimmNetwork)
+    torch.save(network.model.state_dict(), tmp_path / "vit.pt")
+    words = ["--arch", "timm:vit_tiny_patch16_384", "--normalise", "imagenet"]
+    assert main(["convert", str(tmp_path / "vit.pt"), str(tmp_path / "out"), *words]) == 0
+    assert load_backbone(tmp_path / "out").resolution == 384
+
+
+def test_a_picture_of_the_mean_colour_reaches_the_network_as_zero(tmp_path: Path) -> None:
+    """Normalised once: twice would make it -mean / std, never would leave it as it is."""
+    saved, words, _ = madrylab("model")
+    torch.save(saved, tmp_path / "file.pt")
+    assert main(["convert", str(tmp_path / "file.pt"), str(tmp_path / "out"), *words]) == 0
+    backbone = load_backbone(tmp_path / "out")
+    seen: list[Tensor] = []
+    backbone.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mean, std = (torch.tensor(values)[:, None, None] for values in IMAGENET)
+    backbone.logits(torch.cat([mean.expand(1, 3, 224, 224), torch.full((1, 3, 224, 224), 0.5)]))
+    assert float(seen[0][0].abs().max()) < 1e-6
+    torch.testing.assert_close(seen[0][1], ((0.5 - mean) / std).expand(3, 224, 224))
