@@ -113,7 +113,7 @@ def _fill(values: Tensor, queries: Tensor, bank: Tensor, halves: Tensor) -> Tens
         stop = min(start + _PRODUCT, len(bank))
         torch.addmm(halves[start:stop], queries, bank[start:stop].T, alpha=-1, out=values[:, start:stop])
         # at once, while the product is cached
-        minima.append(values[:, start : _padded(stop)].unflatten(1, (-1, _WIDTH)).amin(2))
+        minima.append(values[:, start : _padded(stop)].view(len(queries), -1, _WIDTH).amin(2))
     return torch.cat(minima, dim=1)
 
 

@@ -86,7 +86,7 @@ def convert(config: ConvertConfig) -> Backbone:
         arguments=architecture.arguments,
         mean=mean,
         std=std,
-        resolution=config.resolution or getattr(network, "resolution", architecture.resolution),
+        resolution=config.resolution or int(getattr(network, "resolution", architecture.resolution)),
         facts={**source, "in the file": facts},
     )
     backbone.save_pretrained(config.out)
