@@ -25,7 +25,8 @@ class HardTransform(ABC):
     """A random change of an image that is meant to make it anomalous; a frozen dataclass of its parameters.
 
     What happens to an image depends on its own seed alone: not on the batch, its size, its order or the device (up to
-    rounding on the latter). The result is clipped to [0, 1]. No global random state is touched.
+    rounding on the latter). The result is clipped to [0, 1]. No global random state is touched. (torchvision's v2
+    transforms draw once for a whole batch, from the global generator.)
     """
 
     takes_partner: ClassVar[bool] = False
@@ -100,6 +101,14 @@ def check_partners(partners: Tensor | None, images: Tensor, name: str) -> Tensor
             f"partners: got {shape} for images {tuple(images.shape)}; {name} mixes each image with another of its shape"
         )
     return check_images(partners, name="partners").to(images)
+
+
+def check_shares(name: str, *values: float) -> None:
+    """Refuse shares, lowest first, that do not ascend within (0, 1]."""
+    if not 0 < values[0] <= values[-1] <= 1:
+        raise InputError(
+            f"{name}: got {', '.join(map(str, values))}; need shares above 0 and up to 1, lowest first"
+        )
 
 
 def scalar(values: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape
+from certify.checks import check_positive
+from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape, check_shares
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Blur(HardTransform):
 
     share: float = 0.05
     sigma: float = 2.5
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("blur: share", self.share)
+        check_positive(self.sigma, "blur: sigma")
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Return the weights of the kernel, the same for every image."""
@@ -54,6 +60,10 @@ class Noise(HardTransform):
 
     sigma: float = 0.1
     """In [0, 1] pixel units."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_positive(self.sigma, "noise: sigma")
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the noise."""

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape, pixels, place, window
+from diffad.data.transforms.base import (
+    Draw,
+    Drawn,
+    HardTransform,
+    Rng,
+    Shape,
+    check_shares,
+    pixels,
+    place,
+    window,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,10 @@ class RandomErasing(HardTransform):
 
     low: float = 0.1
     high: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("erasing: low, high", self.low, self.high)
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the rectangle and the noise."""
@@ -42,6 +56,10 @@ class Cutout(HardTransform):
 
     share: float = 0.25
     """Of each side."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("cutout: share", self.share)
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the place of the square."""

@@ -10,8 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from certify.checks import InputError
-from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape, axes, plane, read_at, scalar
+from certify.checks import InputError, check_positive
+from diffad.data.transforms.base import (
+    Draw,
+    Drawn,
+    HardTransform,
+    Rng,
+    Shape,
+    axes,
+    check_shares,
+    plane,
+    read_at,
+    scalar,
+)
 
 _ORDERS = np.array(list(permutations(range(4))))[1:]  # the first one changes nothing
 
@@ -52,6 +63,10 @@ class Rotation(HardTransform):
 
     degrees: float = 90.0
     """Angles are uniform from minus to plus this."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_positive(self.degrees, "rotation: degrees")
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the angle."""
@@ -98,6 +113,10 @@ class Crop(HardTransform):
     centre: bool = False
     """Cut from the middle instead of anywhere."""
 
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("crop: low, high", self.low, self.high)
+
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the share of the side and the place of the part."""
         share = rng.uniform(self.low, self.high)
@@ -128,6 +147,12 @@ class Elastic(HardTransform):
     """Control points a side, the border included."""
     strength: float = 0.06
     """Standard deviation of a displacement, as a share of the side."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_positive(self.strength, "elastic: strength")
+        if self.points < 2:
+            raise InputError(f"elastic: got points = {self.points}, need at least 2")
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the displacements of the control points in pixels."""

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape, scalar
+from certify.checks import InputError
+from diffad.data.transforms.base import Draw, Drawn, HardTransform, Rng, Shape, check_shares, scalar
 from diffad.data.transforms.colour import draw_jitter, grey, jitter
 from diffad.data.transforms.geometry import crop
 
@@ -29,6 +30,15 @@ class LightView(HardTransform):
     grey_probability: float = 0.2
     flip: bool = False
     """Mirror half of the images left to right; Algorithm 1 lists it, but letters and digits do not bear it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("light view: area", *self.area)
+        if not (0 <= self.jitter_probability <= 1 and 0 <= self.grey_probability <= 1):
+            given = f"{self.jitter_probability}, {self.grey_probability}"
+            raise InputError(f"light view: got probabilities {given}; need values in [0, 1]")
+        if min(self.jitter) < 0 or self.jitter[3] > 0.5:
+            raise InputError(f"light view: got jitter {self.jitter}; need at least 0, hue up to 0.5")
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw crop, jitter and the three coins."""

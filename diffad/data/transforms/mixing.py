@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certify.checks import check_positive
 from diffad.data.transforms.base import (
     Draw,
     Drawn,
     HardTransform,
     Rng,
     Shape,
+    check_shares,
     pixels,
     place,
     scalar,
@@ -35,6 +37,10 @@ class Mixup(HardTransform):
     concentration: float = 0.1
     """Both parameters of the Beta law; 1 is uniform, larger blends more."""
 
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_positive(self.concentration, "mixup: concentration")
+
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the share of the image itself."""
         return {"share": rng.beta(self.concentration, self.concentration)}
@@ -54,6 +60,10 @@ class CutMix(HardTransform):
 
     takes_partner: ClassVar[bool] = True
     area: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("cutmix: area", self.area)
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the place of the rectangle."""

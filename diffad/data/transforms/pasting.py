@@ -16,6 +16,7 @@ from diffad.data.transforms.base import (
     Rng,
     Shape,
     axes,
+    check_shares,
     pixels,
     plane,
     read_at,
@@ -33,6 +34,10 @@ class CutPaste(HardTransform):
 
     low: float = 0.1
     high: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("cutpaste: low, high", self.low, self.high)
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw the side of the square, where it is cut and where it goes."""
@@ -76,6 +81,11 @@ class CutPasteScar(HardTransform):
     """As a share of the shorter side, at least 1.5 pixels."""
     length: tuple[float, float] = (0.2, 0.5)
     """As a share of the shorter side."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_shares("scar: thickness", *self.thickness)
+        check_shares("scar: length", *self.length)
 
     def draw(self, rng: Rng, shape: Shape) -> Draw:
         """Draw size, angle, both places and the jitter."""

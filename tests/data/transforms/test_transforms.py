@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from certify.checks import InputError
 from diffad.data.transforms import HARD_TRANSFORMS, TRANSFORMS, LightView, apply, apply_each, light_view
 from diffad.data.transforms.base import check_partners, generator
+from diffad.data.transforms.degrading import Blur, Noise
 from diffad.data.transforms.erasing import Cutout, RandomErasing
-from diffad.data.transforms.geometry import Crop
-from diffad.data.transforms.mixing import Mixup
+from diffad.data.transforms.geometry import Crop, Elastic, Rotation
+from diffad.data.transforms.mixing import CutMix, Mixup
+from diffad.data.transforms.pasting import CutPaste, CutPasteScar
 
 
 def pictures(
@@ -209,6 +213,30 @@ def test_each_image_under_its_own_transform():
 def test_what_cannot_be_used_is_refused(name: str, options: dict, message: str):
     with pytest.raises(InputError, match=message):
         apply(name, pictures(1), **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Crop(0.8, 0.5), r"crop: low, high: got 0\.8, 0\.5"),
+        (lambda: RandomErasing(low=0.0), "erasing: low, high"),
+        (lambda: Cutout(share=1.5), "cutout: share: got 1.5"),
+        (lambda: CutPaste(high=2.0), "cutpaste: low, high"),
+        (lambda: CutPasteScar(length=(0.0, 0.5)), "scar: length"),
+        (lambda: CutMix(area=0.0), "cutmix: area"),
+        (lambda: Mixup(concentration=0.0), "mixup: concentration: got 0.0"),
+        (lambda: Noise(sigma=-1.0), "noise: sigma"),
+        (lambda: Blur(sigma=float("nan")), "blur: sigma"),
+        (lambda: Rotation(degrees=0.0), "rotation: degrees"),
+        (lambda: Elastic(points=1), "elastic: got points = 1"),
+        (lambda: LightView(area=(0.9, 1.1)), "light view: area"),
+        (lambda: LightView(grey_probability=2.0), "light view: got probabilities"),
+        (lambda: LightView(jitter=(0.4, 0.4, 0.4, 0.6)), "light view: got jitter"),
+    ],
+)
+def test_parameters_out_of_range_are_named(make: Callable[[], object], message: str):
+    with pytest.raises(InputError, match=message):
+        make()
 
 
 def test_sizes_that_a_transform_cannot_use_are_refused():
