@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from certify.smoothing import SmoothedDetector
-from diffad.attack_evaluation import AttackOptions, Reached, victim_of
-from diffad.attacks import Material
-from diffad.attacks.attack import EVALUATED_TOGETHER
+from diffad.attack_evaluation import AttackOptions, Reached, material_of, victim_of
+from diffad.attacks.attack import EVALUATED_TOGETHER, as_target
 from diffad.attacks.checks import CheckOutcome, run_checks
 from diffad.attacks.store import AttackStore, collect, digest
 from diffad.attacks.target import batches
@@ -40,6 +39,11 @@ def check_reached(
     victim = victim_of(detector, plan, purifier, options.fresh_draws)
     tested = TestedImages.of(split.test)
     plain: dict[str, Any] = {"device": plan.device} if plan.smoothing in ("none", "") else {}
+    material = material_of(split, plan, options)  # what the attack knew, or it would not be the same attack
+    if material.references is not None:  # scored once, not by every repetition
+        shown = material.references
+        scores = as_target(victim, **plain).scores(shown, range(len(shown)), "select")
+        material = replace(material, reference_scores=scores)
     outcomes: list[list[CheckOutcome]] = []
     for one in reached:
         outcomes.append(
@@ -52,7 +56,7 @@ def check_reached(
                 indices=tested.index.tolist(),
                 references=split.train.images[:REFERENCES],
                 known=outcomes[0] if outcomes else (),
-                material=Material(sources=options.sources),
+                material=material,
                 **plain,
             )
         )

@@ -108,3 +108,13 @@ def test_a_plain_score_is_not_denoised(detector) -> None:
     assert victim_of(detector, replace(PLAN, smoothing="", sigma=None)) is detector
     with pytest.raises(InputError, match="without noise"):
         victim_of(detector, replace(PLAN, smoothing="", sigma=None), purifier=detector)
+
+
+def test_the_floor_is_checked_with_the_references_of_the_attack(detector, split) -> None:
+    """The lowest scores are those of the training images: an attack that is repeated without them ends above."""
+    plan = replace(PLAN, smoothing="", sigma=None)
+    options = AttackOptions("linf", (0.02,), method="ensemble", steps=2)
+    reached = attack_detector(detector, split, plan, options)
+    (outcomes,) = check_reached(detector, split, plan, options, reached, "small")
+    (floor,) = [outcome for outcome in outcomes if outcome.name == "floor"]
+    assert floor.passed, floor.detail
