@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from plan import Chain, Plan, Step
+from common.steps import Chain, Step
+from plan import Plan
 from presets import KINDS, TestSet
 
 ROOT = Path(__file__).parents[2]

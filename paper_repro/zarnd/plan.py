@@ -1,72 +1,12 @@
-"""A command, a chain of commands, and the plan that they follow from."""
+"""What the steps of a preset follow from: its networks, test sets and devices."""
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.steps import Step
 from presets import Preset, TestSet
-
-from certify.cli import main as certify
-from certify.files import write_json
-from diffad.backbones.train import main as train_backbone
-from diffad.cli import main as diffad
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the toolkit, or a measurement of `measures`; its file in `done` says that it was completed."""
-
-    name: str
-    command: str
-    argv: tuple[str, ...]
-    done: Path
-
-    @property
-    def complete(self) -> bool:
-        """Whether it ran to its end with these very arguments."""
-        file = self.done / f"{self.name}.json"
-        return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == list(self.argv)
-
-    def run(self) -> None:
-        """Run it unless it is complete; stop everything when it fails."""
-        if self.complete:
-            return
-        print(f"--- {self.name}", file=sys.stderr, flush=True)
-        with redirect_stdout(sys.stderr):  # stdout is for the table at the end
-            code = self._main()
-        if code:
-            sys.exit(code)
-        write_json(self.done / f"{self.name}.json", list(self.argv))
-
-    def _main(self) -> int:
-        from measures import main as measure
-
-        mains = {"certify": certify, "diffad": diffad, "train": train_backbone, "measure": measure}
-        return mains[self.command](list(self.argv))
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Steps that follow one another, and the names of the chains that have to be complete before."""
-
-    name: str
-    steps: tuple[Step, ...]
-    needs: tuple[str, ...] = ()
-    device: str = "cpu"
-
-    @property
-    def complete(self) -> bool:
-        """Whether all steps are."""
-        return all(step.complete for step in self.steps)
-
-    def run(self) -> None:
-        """Run what is missing, in this process."""
-        for step in self.steps:
-            step.run()
 
 
 @dataclass(frozen=True)

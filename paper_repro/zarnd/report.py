@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from chains import KS
+from common.tables import Row, cell, keep, means, rows_of
 from plan import Plan
 from presets import KINDS
 
 from certify.files import write_json, write_text
 
-Row = dict[str, Any]
 MAIN, EXTRAS = ("", "certified"), ("curve", "surrogate", "score", "l2", *(f"k{k}" for k in KS))
 SIDES = ("clean", "in", "out", "both")
 CERTIFIED = (0.1, 0.25, 0.5)  # L2 radii of the table
@@ -46,31 +43,10 @@ def run_label(name: str, kind: str, seed: int, experiment: str) -> str:
     return "-".join([name, kind, str(seed), *([experiment] if experiment else [])])
 
 
-def rows_of(folder: Path) -> list[Row]:
-    """Return the rows of a run folder that say what was clean, attacked or, at the level of a whole cell, certified."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    keys = ("condition", "norm", "radius", "side", "method", "normals", "anomalies", "auroc")
-    return [
-        {key: row.get(key) for key in keys} for row in summary["auroc"] if row["alpha_kind"] != "per_image"
-    ]
-
-
-def means(rows: Sequence[Row]) -> list[Row]:
+def seed_means(rows: Sequence[Row]) -> list[Row]:
     """Return mean and standard deviation over seeds of the main experiments (None for a single seed)."""
-    keys = ("set", "kind", "experiment", "condition", "norm", "radius", "side")
-    groups: dict[tuple[Any, ...], list[float]] = {}
-    for row in rows:
-        if row["experiment"] in ("attack", "certified"):
-            groups.setdefault(tuple(row[key] for key in keys), []).append(row["auroc"])
-    return [
-        {
-            **dict(zip(keys, group, strict=True)),
-            "seeds": len(values),
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-        }
-        for group, values in groups.items()
-    ]
+    main = [row for row in rows if row["experiment"] in ("attack", "certified")]
+    return means(main, ("set", "kind", "experiment", "condition", "norm", "radius", "side"))
 
 
 def table(summary: Sequence[Row]) -> str:
@@ -98,18 +74,10 @@ def table(summary: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(row: Row | None, *, floor: bool = False) -> str:
-    """Return `mean +- std`; certified values, which are lower bounds, cut rather than rounded."""
-    if row is None:
-        return ""
-    mean = int(row["mean"] * 1000) / 1000 if floor else row["mean"]
-    return f"{mean:.3f}" + ("" if row["std"] is None else f" ± {row['std']:.3f}")
-
-
 def write_results(plan: Plan, output: Path) -> str:
     """Write `summary.json`, `table.md` and what backs them into the folder; return the table."""
     rows = collect(plan)
-    found = means(rows)
+    found = seed_means(rows)
     measures = sorted((plan.runs / "measures").glob("*.json"))
     measured = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in measures}
     write_json(output / "summary.json", {"means": found, "rows": rows, "measures": measured})
@@ -123,11 +91,3 @@ def write_results(plan: Plan, output: Path) -> str:
             ("manifest.json", "accuracy.jsonl"),
         )
     return table(found)
-
-
-def keep(folder: Path, target: Path, names: Sequence[str]) -> None:
-    """Copy the named files of a folder that are there."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from chains import all_chains
+from common.schedule import run_chains
 from figures import draw_figures
 from plan import Plan
 from presets import KINDS, PRESETS, PUBLISHED, paper_preset
 from report import write_results
-from schedule import run_here, run_parallel
 
 from certify.checks import InputError
 from certify.console import run as run_command
@@ -141,31 +143,21 @@ def networks_of(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str,
 
 def work(options: argparse.Namespace, words: Sequence[str]) -> None:
     """Run what is missing and write the results."""
-    if options.jobs < 1:
-        raise InputError(f"--jobs: got {options.jobs}, need at least 1")
     plan = plan_of(options)
     chains = all_chains(plan)
     if options.chain is not None:
         next(chain for chain in chains if chain.name == options.chain).run()
         return
-    failed: list[str] = []
-    if options.jobs == 1 and not options.report:
-        run_here(chains)
-    elif not options.report:
+    logs, failed = plan.runs / "logs", []
+    if not options.report:
         again = [sys.executable, sys.argv[0], *words]
-        failed = run_parallel(
-            chains,
-            options.jobs,
-            plan.runs / "logs",
-            lambda name: [*again, "--chain", name],
-            keep_going=options.keep_going,
-        )
+        failed = run_chains(chains, options.jobs, logs, again, keep_going=options.keep_going)
     output = options.output or HERE / "results" / options.preset
     text = write_results(plan, output)
     draw_figures(output)
     print(text, end="")
     if failed:
-        raise InputError(f"not complete: {', '.join(failed)}; see {plan.runs / 'logs'}")
+        raise InputError(f"not complete: {', '.join(failed)}; see {logs}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

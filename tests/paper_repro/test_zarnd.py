@@ -15,12 +15,13 @@ from certify.checks import InputError
 from diffad.backbones import ResNet
 
 SCRIPT = Path(__file__).parents[2] / "paper_repro" / "zarnd" / "run.py"
-MODULES = ("presets", "plan", "chains", "schedule", "report", "figures", "run")
+MODULES = ("presets", "plan", "chains", "report", "figures", "run")
 
 
 @pytest.fixture
 def zarnd(monkeypatch):
     """Import the modules beside the script, which are no package, and forget them again."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parents[1]))  # for `common`
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     for name in (*MODULES, "measures"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -50,7 +51,7 @@ def test_the_table_joins_seeds_and_cuts_bounds(zarnd) -> None:
     rows += [{**attacked, "side": side, "auroc": 0.5} for side in ("in", "out", "both")]
     certified = {**where, "experiment": "certified", "condition": "certified", "norm": "l2", "side": "both"}
     rows += [{**certified, "radius": 0.1, "auroc": 0.59999}]
-    *_, line = report.table(report.means(rows)).splitlines()
+    *_, line = report.table(report.seed_means(rows)).splitlines()
     assert (
         line
         == "| digits | robust | 2 | 4/255 | 0.800 ± 0.141 | 0.500 | 0.500 | 0.500 | 0.800 | 0.599 |  |  |"
@@ -98,45 +99,6 @@ def test_devices_reach_the_commands_and_digits_stay_on_the_cpu(zarnd) -> None:
     assert devices("digits-robust-0") == ["cpu", "cpu"]
     assert devices("mnist-robust-0") == ["cpu", "cuda"]
     assert devices("mnist_wide-robust-0") == ["cuda", "cuda"]
-
-
-def test_a_step_is_complete_for_its_own_arguments_only(zarnd, tmp_path) -> None:
-    step = zarnd("plan").Step("s", "diffad", ("--help",), tmp_path)
-    assert not step.complete
-    (tmp_path / "s.json").write_text('["--help"]')
-    assert step.complete
-    assert not zarnd("plan").Step("s", "diffad", ("--version",), tmp_path).complete
-
-
-def chain_of(zarnd, tmp_path, name, *needs):
-    plan = zarnd("plan")
-    return plan.Chain(name, (plan.Step(name, "diffad", (), tmp_path / "done"),), needs)
-
-
-def test_parallel_chains_wait_for_each_other(zarnd, tmp_path) -> None:
-    chains = [chain_of(zarnd, tmp_path, "a"), chain_of(zarnd, tmp_path, "b", "a")]
-    write = "import sys, os; assert os.environ['OMP_NUM_THREADS'] == '1'; open(sys.argv[1], 'a').write(sys.argv[2])"
-    words = [sys.executable, "-c", write, str(tmp_path / "order")]
-    run = zarnd("schedule").run_parallel
-    assert run(chains[::-1], 2, tmp_path / "logs", lambda name: [*words, name], keep_going=False) == []
-    assert (tmp_path / "order").read_text() == "ab"
-
-
-def test_a_failed_chain_ends_with_its_log_or_leaves_out_what_needs_it(zarnd, tmp_path) -> None:
-    chains = [
-        chain_of(zarnd, tmp_path, "a"),
-        chain_of(zarnd, tmp_path, "b", "a"),
-        chain_of(zarnd, tmp_path, "c"),
-    ]
-    fail = "import sys; sys.exit('no such thing' if sys.argv[1] == 'a' else 0)"
-
-    def words(name):
-        return [sys.executable, "-c", fail, name]
-
-    run = zarnd("schedule").run_parallel
-    with pytest.raises(SystemExit, match="a failed with exit code 1"):
-        run(chains, 1, tmp_path / "logs", words, keep_going=False)
-    assert run(chains, 1, tmp_path / "logs", words, keep_going=True) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

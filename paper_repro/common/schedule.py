@@ -9,10 +9,31 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from plan import Chain
+from certify.checks import InputError
+from common.steps import Chain
 
 TAIL, WAIT = 15, 0.2  # lines of a failed log that are shown; seconds between two looks at the processes
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}  # trainings take an accelerator that they see
+
+
+def run_chains(
+    chains: Sequence[Chain], jobs: int, logs: Path, words: Sequence[str], *, keep_going: bool
+) -> list[str]:
+    """Run what is missing and return the names of chains that failed or could not start.
+
+    Args:
+        chains: as they are listed, those that others need come first.
+        jobs: processes at a time; 1: all in this one.
+        logs: folder of a log file a chain, for several processes.
+        words: the command line that runs a single chain once `--chain NAME` is appended.
+        keep_going: with several processes: after a failure run what does not need it.
+    """
+    if jobs < 1:
+        raise InputError(f"--jobs: got {jobs}, need at least 1")
+    if jobs == 1:
+        run_here(chains)
+        return []
+    return run_parallel(chains, jobs, logs, lambda name: [*words, "--chain", name], keep_going=keep_going)
 
 
 def run_here(chains: Sequence[Chain]) -> None:

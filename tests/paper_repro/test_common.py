@@ -1,0 +1,73 @@
+"""What all experiments share: steps, chains and their schedule, means over seeds."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from certify.checks import InputError
+
+FOLDER = Path(__file__).parents[2] / "paper_repro"
+
+
+@pytest.fixture
+def common(monkeypatch):
+    """Import a module of the folder, which is found by the scripts beside it alone."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return lambda name: importlib.import_module(f"common.{name}")
+
+
+def test_a_step_is_complete_for_its_own_arguments_only(common, tmp_path) -> None:
+    step = common("steps").Step("s", "diffad", ("--help",), tmp_path)
+    assert not step.complete
+    (tmp_path / "s.json").write_text('["--help"]')
+    assert step.complete
+    assert not common("steps").Step("s", "diffad", ("--version",), tmp_path).complete
+
+
+def chain_of(common, tmp_path, name, *needs):
+    steps = common("steps")
+    return steps.Chain(name, (steps.Step(name, "diffad", (), tmp_path / "done"),), needs)
+
+
+def test_parallel_chains_wait_for_each_other(common, tmp_path) -> None:
+    chains = [chain_of(common, tmp_path, "a"), chain_of(common, tmp_path, "b", "a")]
+    write = "import sys, os; assert os.environ['OMP_NUM_THREADS'] == '1'; open(sys.argv[1], 'a').write(sys.argv[2])"
+    words = [sys.executable, "-c", write, str(tmp_path / "order")]
+    run = common("schedule").run_parallel
+    assert run(chains[::-1], 2, tmp_path / "logs", lambda name: [*words, name], keep_going=False) == []
+    assert (tmp_path / "order").read_text() == "ab"
+
+
+def test_a_failed_chain_ends_with_its_log_or_leaves_out_what_needs_it(common, tmp_path) -> None:
+    chains = [
+        chain_of(common, tmp_path, "a"),
+        chain_of(common, tmp_path, "b", "a"),
+        chain_of(common, tmp_path, "c"),
+    ]
+    fail = "import sys; sys.exit('no such thing' if sys.argv[1] == 'a' else 0)"
+
+    def words(name):
+        return [sys.executable, "-c", fail, name]
+
+    run = common("schedule").run_parallel
+    with pytest.raises(SystemExit, match="a failed with exit code 1"):
+        run(chains, 1, tmp_path / "logs", words, keep_going=False)
+    assert run(chains, 1, tmp_path / "logs", words, keep_going=True) == ["a", "b"]
+
+
+def test_wrong_numbers_of_processes_are_refused(common, tmp_path) -> None:
+    with pytest.raises(InputError, match="--jobs: got 0, need at least 1"):
+        common("schedule").run_chains([], 0, tmp_path, ["python"], keep_going=False)
+
+
+def test_means_are_of_rows_that_agree_and_bounds_are_cut(common) -> None:
+    tables = common("tables")
+    rows = [{"set": "a", "auroc": 0.9}, {"set": "a", "auroc": 0.7}, {"set": "b", "auroc": 0.59999}]
+    several, single = tables.means(rows, ("set",))
+    assert (several["set"], several["seeds"]) == ("a", 2)
+    assert tables.cell(several) == "0.800 ± 0.141"
+    assert tables.cell(single) == "0.600"
+    assert tables.cell(single, floor=True) == "0.599"
+    assert tables.cell(None) == ""
