@@ -4,6 +4,9 @@ The paper maximises a loss of logits; here the score itself is the loss, in the 
 left of the parts that need classes. As in the paper the first step is 2 eps long, three quarters of a move are
 gradient and one quarter is momentum, and at a checkpoint an image halves its step and returns to its best point if
 too few of its moves went up, or if its best has stood still at a step size that was not reduced the time before.
+
+`apgd` is that algorithm. `apgd_averaged` is ours: the same moves and checkpoints along a running sum of gradients, for
+scores with kinks, where the latest gradient alone leads to and fro.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffad.attacks.momentum import unit_sum
 from diffad.attacks.search import Search
 
 GRADIENT_SHARE = 0.75  # of a move; the rest repeats the move before
 NUDGE = 0.01  # of the ball: too little to lose what a good start is worth
 LEAST_RISES = 0.75  # share of the moves between two checkpoints that must go up to keep the step size
+FIRST_STEP = 2.0  # in units of eps
+AVERAGED_DECAY, AVERAGED_FIRST_STEP = 0.9, 0.25  # of `apgd_averaged`
 
 
 def apgd(search: Search, steps: int) -> None:
@@ -28,6 +34,18 @@ def apgd(search: Search, steps: int) -> None:
     control (an ensemble runs both).
     """
     adaptive_ascent(search, beside(search), range(steps))
+
+
+def apgd_averaged(search: Search, steps: int) -> None:
+    """Ascend with the step rule of Auto-PGD along g <- 0.9 g + gradient / |gradient|_1; costs what `apgd` does.
+
+    A score that is a maximum (over windows, over scales) or a minimum (over neighbours) has a gradient that knows its
+    leading part alone: a step lowers that and lifts the others, and single gradients take turns. Their sum moves
+    all leading parts at once. What differs from Croce and Hein: the direction of a step is that of the running sum,
+    which is momentum iterative FGSM's (Dong et al., CVPR 2018) with a decay below 1 so that it forgets, and which a
+    return to the best point leaves as it is; the first step is eps / 4 long, because the sum turns slowly.
+    """
+    adaptive_ascent(search, beside(search), range(steps), AVERAGED_FIRST_STEP, AVERAGED_DECAY)
 
 
 def beside(search: Search) -> Tensor:
@@ -55,19 +73,24 @@ def checkpoints(steps: int) -> list[int]:
     return reviews
 
 
-def adaptive_ascent(search: Search, start: Tensor, steps: range) -> Tensor:
+def adaptive_ascent(
+    search: Search, start: Tensor, steps: range, first_step: float = FIRST_STEP, decay: float | None = None
+) -> Tensor:
     """Return the point (b, c, h, w) with the largest objective among those visited from `start`.
 
-    `steps` numbers the gradients within the attack, which keys their noise.
+    `steps` numbers the gradients within the attack, which keys their noise; `first_step` is in units of eps. With a
+    `decay` the direction is that of the running sum of unit gradients, without one that of the gradient itself.
     """
     threat, clean, reviews = search.threat, search.clean, set(checkpoints(len(steps)))
     points, before = start, start
-    memory = _Memory.empty(start, 2.0 * threat.eps)
+    memory, total = _Memory.empty(start, first_step * threat.eps), torch.zeros_like(start)
     for moves, step in enumerate(steps):
         gains, gradient = search.gradient(points, step)
         memory.record(points, gains, gradient)
         if moves in reviews:
             points, before, gradient = memory.review(points, before, gradient)
+        if decay is not None:
+            gradient = total = decay * total + unit_sum(gradient)
         target = threat.project(points + memory.size * threat.ascent(gradient), clean)
         share = GRADIENT_SHARE if moves else 1.0
         moved = points + share * (target - points) + (1.0 - share) * (points - before)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from certify.checks import InputError, check_choice
-from diffad.attacks.apgd import apgd
+from diffad.attacks.apgd import apgd, apgd_averaged
 from diffad.attacks.features import feature_target
 from diffad.attacks.fgsm import fgsm
 from diffad.attacks.momentum import momentum_pgd
@@ -49,6 +49,9 @@ ATTACKS: dict[str, Method] = {
     "apgd": Method(
         apgd, "gradients", 100, "Auto-PGD: a step size for each image, halved when it stops rising"
     ),
+    "apgd_averaged": Method(
+        apgd_averaged, "gradients", 100, "the step rule of Auto-PGD along a running sum of gradients"
+    ),
     "fgsm": Method(fgsm, "gradients", 1, "one step of eps from the clean image", fixed_steps=True),
     "momentum": Method(momentum_pgd, "gradients", 50, "momentum iterative FGSM, steps of eps / steps"),
     "feature_target": Method(
@@ -72,7 +75,9 @@ ATTACKS: dict[str, Method] = {
 }
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.
-ENSEMBLES: dict[str, tuple[str, ...]] = {"ensemble": ("apgd", "pgd", "feature_target", "square")}
+ENSEMBLES: dict[str, tuple[str, ...]] = {
+    "ensemble": ("apgd", "apgd_averaged", "pgd", "feature_target", "square")
+}
 ENSEMBLE_STEPS = 100  # gradients of each member that uses them, unless told otherwise
 QUERIES_A_STEP = 10  # scores of a member without gradients, for each step of the others
 

@@ -38,12 +38,12 @@ def momentum_ascent(
     """
     points, momentum = start, torch.zeros_like(start)
     for step in range(steps):
-        momentum = DECAY * momentum + _unit_sum(gradient(points, step))
+        momentum = DECAY * momentum + unit_sum(gradient(points, step))
         points = threat.project(points + threat.eps / steps * threat.ascent(momentum), clean)
     return points
 
 
-def _unit_sum(gradient: Tensor) -> Tensor:
+def unit_sum(gradient: Tensor) -> Tensor:
     """Return gradients divided by the sum of their absolute entries; zero stays zero.
 
     Dividing by the largest entry first keeps gradients usable that are nearly too small for float32.

@@ -131,15 +131,15 @@ def score_gradient(
         )
     if gradient is None:
         raise InputError("score: its gradient does not reach its input; it is computed from something else")
-    flat = gradient.flatten(1)
-    if not bool(torch.isfinite(flat).all()):
-        row = int((~torch.isfinite(flat)).any(1).nonzero()[0])
+    largest = gradient.flatten(1).abs().amax(1)  # NaN where any entry is
+    if not bool(torch.isfinite(largest).all()):
+        row = int((~torch.isfinite(largest)).nonzero()[0])
         raise InputError(
             f"score: its gradient is NaN or infinite for image {row} of the batch; "
             "a root of zero is the usual cause (use torch.linalg.vector_norm)"
         )
-    count.gradients += len(flat)
-    count.zeros += int((flat == 0).all(1).sum())
+    count.gradients += len(largest)
+    count.zeros += int((largest == 0).sum())
     return scores.detach(), gradient
 
 

@@ -132,16 +132,17 @@ class Search:
             return self.direction * (self.own or self.objective)(points, self.rows, 0).detach()
 
     def _walk(self, points: Tensor) -> None:
-        """Note the points of a gradient's path; those of its second half are averaged."""
+        """Note the points of a gradient's path; of a noisy target those of its second half are averaged."""
         self._last, self._visits = points, self._visits + 1
-        if self._visits > self.steps // 2 + 1:
+        if self.target.noisy and self._visits > self.steps // 2 + 1:
             self._total += points
 
     def _keep(self, points: Tensor, gains: Tensor) -> None:
         """Keep the best of points whose gains compare; fresh draws of a noisy target at each step do not."""
         better = gains > self._best_gains
-        self._best[better], self._best_gains[better] = points[better], gains[better].to(self._best_gains)
-        self.trace.append((gains if self.target.noisy else self._best_gains).detach().clone())
+        self._best = torch.where(better.view(-1, 1, 1, 1), points, self._best)
+        self._best_gains = torch.where(better, gains.to(self._best_gains), self._best_gains)
+        self.trace.append(gains.detach().clone() if self.target.noisy else self._best_gains)
 
     def finish(self) -> tuple[Tensor, FloatArray]:
         """Return on the CPU the worst point of each row (b, c, h, w) and its gain float64 (b,).

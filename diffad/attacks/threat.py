@@ -158,19 +158,19 @@ def _project_l2(delta: Tensor, clean: Tensor, eps: float | Tensor) -> Tensor:
     linear in t, so Newton's iterates from the left rise to the solution and each is already feasible.
     Scaling to the ball and then clipping, the usual shortcut, stops short of the sphere where the box binds.
     """
-    room = torch.where(delta > 0, 1.0 - clean, clean)
+    above = 1.0 - clean
+    room = torch.where(delta > 0, above, clean)
     squared, room_squared = delta.square().flatten(1), room.square().flatten(1)
     t = (eps**2 / squared.sum(1, keepdim=True).clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1.0)
     for _ in range(_NEWTON_STEPS):
         free = t * squared < room_squared
-        slope = (squared * free).sum(1, keepdim=True)
-        left = eps**2 - (room_squared * ~free).sum(1, keepdim=True)
+        slope = torch.where(free, squared, 0.0).sum(1, keepdim=True)
+        left = eps**2 - torch.where(free, 0.0, room_squared).sum(1, keepdim=True)
         solved = left / slope.clamp_min(torch.finfo(delta.dtype).tiny)
         before, t = t, torch.maximum(t, torch.where(slope > 0, solved, 1.0)).clamp_max(1.0)
         if torch.equal(t, before):  # mostly after two or three iterates: no other coordinate meets the box
             break
-    scaled = t.sqrt().view(-1, 1, 1, 1) * delta
-    return torch.where(delta > 0, torch.minimum(scaled, room), torch.maximum(scaled, -room))
+    return (t.sqrt().view(-1, 1, 1, 1) * delta).clamp(-clean, above)
 
 
 def _generator(seed: int, index: int, restart: int) -> np.random.Generator:

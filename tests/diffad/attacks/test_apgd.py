@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import Tensor
 
 from diffad.attacks import attack
@@ -76,3 +77,32 @@ def test_a_background_without_gradient_does_not_stay_where_it_is():
     reached = attack(distance, images, [0], method="apgd", **arguments).scores[0]
     assert reached == pytest.approx((8 * 0.2**2 + 8 * 0.1**2) ** 0.5, rel=1e-5)
     assert attack(distance, images, [0], method="pgd", **arguments).scores[0] < 0.95 * reached
+
+
+def lowest_maximum(weights: np.ndarray, eps: float) -> float:
+    """Return min over |d|_inf <= eps of max_k w_k.d, as a linear programme in (d, t): minimise t, w_k.d - t <= 0."""
+    count, size = weights.shape
+    found = linprog(
+        [0.0] * size + [1.0],
+        A_ub=np.hstack([weights, -np.ones((count, 1))]),
+        b_ub=np.zeros(count),
+        bounds=[(-eps, eps)] * size + [(None, None)],
+    )
+    return float(found.fun)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_running_sum_of_gradients_lowers_a_maximum_that_single_ones_do_not(seed):
+    """The gradient of a maximum is that of one part; lowering it lifts others, which take their turn."""
+    weights = torch.randn(8, 16, generator=torch.Generator().manual_seed(seed))
+
+    def highest(images: Tensor) -> Tensor:
+        return ((images - 0.5).flatten(1) @ weights.T.to(images)).amax(1)
+
+    images = torch.full((1, *SHAPE), 0.5)
+    arguments = {"norm": "linf", "eps": 0.1, "steps": 100}
+    averaged = attack(highest, images, [1], method="apgd_averaged", **arguments).scores[0]
+    alone = attack(highest, images, [1], method="apgd", **arguments).scores[0]
+    best = lowest_maximum(weights.double().numpy(), 0.1)
+    assert best - 1e-6 <= averaged < 0.97 * best  # best is below 0
+    assert alone > 0.5 * best

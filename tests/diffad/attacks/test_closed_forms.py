@@ -11,7 +11,7 @@ SHAPE = (3, 4, 4)
 WEIGHTS = torch.randn(SHAPE, generator=torch.Generator().manual_seed(7))
 BOTH = [0, 1, 0, 1, 1, 0]
 SIGNS = np.array([1.0 if label == 0 else -1.0 for label in BOTH])
-TOLERANCES = {"pgd": 1e-4, "apgd": 1e-4, "pgd_constant": 1e-3, "momentum": 1e-3}
+TOLERANCES = {"pgd": 1e-4, "apgd": 1e-4, "apgd_averaged": 1e-4, "pgd_constant": 1e-3, "momentum": 1e-3}
 
 
 def linear(images: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def gains(score, images: Tensor, **arguments) -> np.ndarray:
 
 # A constant step has 2.5 eps of path, momentum has eps: too short in L2 once many pixels are at the box.
 CASES = [(method, "linf", 0.3) for method in TOLERANCES]
-CASES += [(method, "l2", eps) for method in ("pgd", "apgd") for eps in (0.4, 3.5)]
+CASES += [(method, "l2", eps) for method in ("pgd", "apgd", "apgd_averaged") for eps in (0.4, 3.5)]
 CASES += [("pgd_constant", "l2", 0.4)]
 
 
@@ -94,7 +94,7 @@ def test_one_step_of_fgsm_is_exact_in_l2_inside_the_box():
     np.testing.assert_allclose(reached, 0.1 * float(WEIGHTS.norm()), rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["pgd", "apgd", "momentum"])
+@pytest.mark.parametrize("method", ["pgd", "apgd", "apgd_averaged", "momentum"])
 def test_a_distance_reaches_its_worst_case_on_both_sides(method):
     reached = gains(distance, images_around_grey(0.4), norm="l2", eps=0.1, method=method, steps=100)
     np.testing.assert_allclose(reached, 0.1, rtol=1e-4)
