@@ -23,6 +23,7 @@ from diffad.attacks import attack
 from diffad.backbones import Backbone, ResNet
 from diffad.backbones.train import main as train_backbone
 from diffad.cli import main as diffad
+from diffad.cobra import Cobra, Heads
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.train import main as train_ddpm
@@ -52,6 +53,15 @@ def zarnd() -> Detector:
     return Zarnd.from_backbone(Backbone(network, arch="resnet", arguments=arguments, resolution=8))
 
 
+def cobra(score: str) -> Detector:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, heads = ResNet(width=4, blocks=(1, 1), classes=0, in_channels=1), Heads(8, 16)
+    arguments = {"width": 4, "blocks": [1, 1], "classes": 0, "in_channels": 1}
+    backbone = Backbone(network, arch="resnet", arguments=arguments, resolution=8)
+    return Cobra.from_network(backbone, heads, score=score)
+
+
 def diffusion() -> Detector:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -65,6 +75,9 @@ FACTORIES = {
     **{name: detector_class(name) for name in ("pixel_mean", "pca", "pixel_nn", "closed_form")},
     "patch_nn": lambda: detector_class("patch_nn")(patch_size=3, bank_size=100),
     "zarnd": zarnd,
+    "cobra": lambda: cobra("cosine"),
+    "cobra:sum": lambda: cobra("sum"),
+    "cobra:released": lambda: cobra("ensemble_released"),
     "diffusion": diffusion,
 }
 
@@ -107,7 +120,7 @@ def test_draws_of_a_certificate_use_the_noise_of_the_cpu(way: str, name: str) ->
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["pixel_nn", "zarnd", "diffusion"])
+@pytest.mark.parametrize("name", ["pixel_nn", "zarnd", "cobra", "diffusion"])
 def test_attacks_stay_in_the_ball_and_move_scores(name: str, norm: str) -> None:
     detector = FACTORIES[name]().fit(random_images(30, 0), seed=3).to(CUDA)
     images, labels = random_images(8, 1), np.repeat([0, 1], 4)
