@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich, in the root of a checkout
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd, in the root of a checkout
 # after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
 # mnist downloads the set, or reads MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
@@ -80,8 +80,26 @@ mnist)
     cp runs/mnist-$c/manifest.json $out/mnist-$c/training.json
   done
   ;;
+zarnd) # beside the rows of digits-8 and mnist-8; the backbones have not seen the normal class, or no digit at all
+  o=$out/digits-8-zarnd
+  $bin/python -m diffad.backbones.train --config configs/backbones/digits.yaml --exclude_classes 5 6 7 8 9 \
+    --output_dir runs/digits-backbone
+  $bin/diffad fit --detector zarnd --backbone runs/digits-backbone --data digits --normal_class 8 --output_dir runs/digits-8-zarnd
+  $bin/certify --detector runs/digits-8-zarnd --smoothing input --sigma 0.25 --radii $radii --no_baselines --output_dir $o
+  $bin/diffad attack --detector runs/digits-8-zarnd --smoothing input --sigma 0.25 --curve 0.1,0.25,0.5 --steps 20 --eot 8 \
+    --output_dir $o
+  cp runs/digits-backbone/manifest.json $o/training.json
+  $bin/diffad compare $out/digits-8 $out/digits-8-denoise $out/digits-8-input $o --output_dir $out/digits-8
+  o=$out/mnist-8-zarnd # needs runs/mnist-backbone: configs/backbones/cifar10_fgsm_rs.yaml, trained on CIFAR-10
+  data=${MNIST_DATA:-mnist}
+  $bin/diffad fit --detector zarnd --backbone runs/mnist-backbone --data "$data" --normal_class 8 --output_dir runs/mnist-8-zarnd
+  $bin/certify --detector runs/mnist-8-zarnd --data "$data" --limit 50 --smoothing input --sigma 0.25 --radii 0,0.1,0.25,0.5 \
+    --no_baselines --no_examples --output_dir $o
+  $bin/diffad attack --detector runs/mnist-8-zarnd --data "$data" --limit 10 --smoothing input --sigma 0.25 \
+    --curve 0.1,0.25,0.5 --method ensemble --steps 10 --eot 4 --checks none --output_dir $o-attack
+  ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd" >&2
   exit 2
   ;;
 esac

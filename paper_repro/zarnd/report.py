@@ -8,6 +8,7 @@ from pathlib import Path
 
 from chains import KS
 from common.tables import Row, cell, keep, means, rows_of
+from directions import directions
 from plan import Plan
 from presets import KINDS
 
@@ -81,7 +82,7 @@ def write_results(plan: Plan, output: Path) -> str:
     measures = sorted((plan.runs / "measures").glob("*.json"))
     measured = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in measures}
     write_json(output / "summary.json", {"means": found, "rows": rows, "measures": measured})
-    write_text(output / "table.md", table(found))
+    write_text(output / "table.md", "\n".join([table(found), directions(rows)]))
     for label in dict.fromkeys(row["run"] for row in rows):
         keep(plan.folder(label), output / "runs" / label, KEPT)
     for folder in sorted(plan.runs.glob("backbone-*")):

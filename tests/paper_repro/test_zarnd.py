@@ -15,7 +15,7 @@ from certify.checks import InputError
 from diffad.backbones import ResNet
 
 SCRIPT = Path(__file__).parents[2] / "paper_repro" / "zarnd" / "run.py"
-MODULES = ("presets", "plan", "chains", "report", "figures", "run")
+MODULES = ("presets", "plan", "chains", "directions", "report", "figures", "run")
 
 
 @pytest.fixture
@@ -56,6 +56,26 @@ def test_the_table_joins_seeds_and_cuts_bounds(zarnd) -> None:
         line
         == "| digits | robust | 2 | 4/255 | 0.800 ± 0.141 | 0.500 | 0.500 | 0.500 | 0.800 | 0.599 |  |  |"
     )
+
+
+@pytest.mark.parametrize(("surrogate", "said"), [(0.8, "holds"), (0.6, "DOES NOT HOLD")])
+def test_a_direction_is_told_from_one_that_does_not_hold(zarnd, surrogate, said) -> None:
+    shared = {
+        "set": "digits",
+        "kind": "robust",
+        "seed": 0,
+        "side": "both",
+        "condition": "attack",
+        "radius": 0.1,
+    }
+    rows = [
+        {**shared, "experiment": experiment, "auroc": auroc}
+        for experiment, auroc in (("surrogate", surrogate), ("score", 0.595))
+    ]
+    rows += [{**shared, "experiment": "curve", "radius": eps, "auroc": 1 - eps} for eps in (0.2, 0.1)]
+    first, second = zarnd("directions").directions(rows).splitlines()
+    assert first.startswith(f"- digits: {said}: robust: the surrogate leaves")
+    assert second == "- digits: holds: robust: falls with the radius, 0.900, 0.800"
 
 
 def test_every_set_of_a_preset_has_backbones_with_a_configuration(zarnd) -> None:
