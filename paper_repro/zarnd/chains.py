@@ -18,18 +18,13 @@ BANKS = ("1000", "2000", "5000", "10000", "20000", "50000")
 
 
 def all_chains(plan: Plan) -> list[Chain]:
-    """Return the chains of a plan, those that others wait for and those that take long first."""
-    chains: list[Chain] = []
-    for seed in plan.seeds:
-        chains += backbone_chains(plan, seed)
-    for seed in plan.seeds:
-        if plan.preset.extras and seed == plan.seeds[0]:
-            chains += [
-                chain for name, one in plan.sets(seed).items() for chain in extra_chains(plan, name, one)
-            ]
-        chains += [
-            chain for name, one in plan.sets(seed).items() for chain in main_chains(plan, seed, name, one)
-        ]
+    """Return the chains of a plan: backbones, what the table needs, then the experiments of the first seed."""
+    chains = [chain for seed in plan.seeds for chain in backbone_chains(plan, seed)]
+    looked_at = [(seed, name, one) for seed in plan.seeds for name, one in plan.sets(seed).items()]
+    chains += [attack_chain(plan, *where, kind) for where in looked_at for kind in KINDS]
+    chains += [certificate_chain(plan, *where, kind) for where in looked_at for kind in KINDS]
+    if plan.preset.extras:
+        chains += [c for name, one in plan.sets(plan.seeds[0]).items() for c in extra_chains(plan, name, one)]
     if "scaling" in plan.names:
         words = ("scaling", "--banks", *BANKS, "--output", str(plan.runs / "measures" / "scaling.json"))
         everything = tuple(chain.name for chain in chains)  # times are taken when nothing else runs
@@ -66,15 +61,18 @@ def _backbone_steps(plan: Plan, family: str, kind: str, seed: int, folder: Path)
     yield plan.step(folder.name, "train", *argv, "--output_dir", str(folder))
 
 
-def main_chains(plan: Plan, seed: int, name: str, one: TestSet) -> Iterator[Chain]:
-    """Attack and certify one set, with each kind of backbone."""
-    for kind in KINDS:
-        label = f"{name}-{kind}-{seed}"
-        steps = (
-            _attack(plan, label, label, one, "--method", "ensemble", "--norm", "linf", "--eps", one.eps),
-            _certify(plan, label, f"{label}-certified", one, plan.preset.limit),
-        )
-        yield _chain(plan, label, one, kind, seed, *steps)
+def attack_chain(plan: Plan, seed: int, name: str, one: TestSet, kind: str) -> Chain:
+    """Attack one set by the ensemble."""
+    label = f"{name}-{kind}-{seed}"
+    options = ("--method", "ensemble", "--norm", "linf", "--eps", one.eps)
+    return _chain(plan, label, one, kind, seed, _attack(plan, label, label, one, *options))
+
+
+def certificate_chain(plan: Plan, seed: int, name: str, one: TestSet, kind: str) -> Chain:
+    """Certify one set under noise on the images."""
+    label = f"{name}-{kind}-{seed}"
+    step = _certify(plan, label, f"{label}-certified", one, plan.preset.limit)
+    return _chain(plan, f"{label}-certified", one, kind, seed, step)
 
 
 def extra_chains(plan: Plan, name: str, one: TestSet) -> Iterator[Chain]:

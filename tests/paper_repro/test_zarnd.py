@@ -116,9 +116,10 @@ def test_devices_reach_the_commands_and_digits_stay_on_the_cpu(zarnd) -> None:
     def devices(name):
         return [step.argv[step.argv.index("--device") + 1] for step in chains[name].steps]
 
-    assert devices("digits-robust-0") == ["cpu", "cpu"]
-    assert devices("mnist-robust-0") == ["cpu", "cuda"]
-    assert devices("mnist_wide-robust-0") == ["cuda", "cuda"]
+    assert devices("digits-robust-0") == ["cpu"]
+    assert devices("mnist-robust-0") == ["cpu"]
+    assert devices("mnist-robust-0-certified") == ["cuda"]
+    assert devices("mnist_wide-robust-0") == ["cuda"]
 
 
 @pytest.mark.parametrize(
