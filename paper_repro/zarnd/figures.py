@@ -124,17 +124,16 @@ def surrogate(rows: Sequence[Row]) -> Any:
         one.set_title(title(name))
         for offset, kind in ((-0.2, "standard"), (0.2, "robust")):
             own = [row for row in rows if (row["set"], row["kind"]) == (name, kind)]
-            clean = next(
-                row["auroc"] for row in own if row["condition"] == "clean" and row["experiment"] == "attack"
+            found = {row["experiment"]: row["auroc"] for row in own if row["side"] == "both"}
+            found["clean"] = next(row["auroc"] for row in own if row["condition"] == "clean")
+            bars = [(place, found[key]) for place, key in enumerate(("clean", *OBJECTIVES)) if key in found]
+            drawn = one.bar(
+                [place + offset for place, _ in bars],
+                [value for _, value in bars],
+                0.38,
+                color=COLOURS[kind],
             )
-            found = {
-                row["experiment"]: row["auroc"]
-                for row in own
-                if row["condition"] == "attack" and row["side"] == "both"
-            }
-            values = [clean, *(found.get(experiment, 0.0) for experiment in OBJECTIVES)]
-            bars = one.bar([place + offset for place in places], values, 0.38, color=COLOURS[kind])
-            one.bar_label(bars, labels=[f"{value:.2f}" for value in values], fontsize=7.5, padding=1)
+            one.bar_label(drawn, labels=[f"{value:.2f}" for _, value in bars], fontsize=7.5, padding=1)
         one.set_xticks(list(places), ["clean", "mean\nfeature", "score", "score,\nensemble"], fontsize=8.5)
         one.grid(visible=False, axis="x")
     legends(figure, {f"{kind} weights": {"color": COLOURS[kind], "linewidth": 5} for kind in COLOURS}, {})
