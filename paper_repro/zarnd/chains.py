@@ -64,7 +64,9 @@ def _backbone_steps(plan: Plan, family: str, kind: str, seed: int, folder: Path)
 def attack_chain(plan: Plan, seed: int, name: str, one: TestSet, kind: str) -> Chain:
     """Attack one set by the ensemble."""
     label = f"{name}-{kind}-{seed}"
-    options = ("--method", "ensemble", "--norm", "linf", "--eps", one.eps)
+    options = ["--method", "ensemble", "--norm", "linf", "--eps", one.eps]
+    if plan.checks != "small":  # the default of the command
+        options += ["--checks", plan.checks]
     return _chain(plan, label, one, kind, seed, _attack(plan, label, label, one, *options))
 
 

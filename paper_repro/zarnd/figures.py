@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def sets_of(rows: Sequence[Row]) -> list[str]:
 
 def title(name: str) -> str:
     """Return the name of a test set for people."""
-    return name.replace("_", " ")
+    return {"mnist": "MNIST"}.get(name, name.replace("_", " "))
 
 
 def eps_curve(rows: Sequence[Row]) -> Any:
@@ -90,6 +91,8 @@ def eps_curve(rows: Sequence[Row]) -> Any:
         one.set_title(title(name))
         for kind in KINDS:
             own = [row for row in rows if (row["set"], row["kind"]) == (name, kind)]
+            if not own:
+                continue
             clean = next(row["auroc"] for row in own if row["condition"] == "clean")
             for side, look in SIDE_STYLES.items():
                 points = sorted((row["radius"] * 255, row["auroc"]) for row in own if row["side"] == side)
@@ -117,7 +120,7 @@ def legends(figure: Any, colours: dict[str, dict[str, Any]], looks: dict[str, di
 
 def surrogate(rows: Sequence[Row]) -> Any:
     """AUROC `both` that is left by PGD on the published surrogate, by PGD on the score, and by the ensemble."""
-    names = sets_of(rows)
+    names = sets_of([row for row in rows if row["experiment"] == "surrogate"])
     figure, axes = panels(len(names), "what the attack ascends, at Linf 4/255")
     places = range(len(OBJECTIVES) + 1)
     for name, one in zip(names, axes, strict=True):
@@ -125,7 +128,7 @@ def surrogate(rows: Sequence[Row]) -> Any:
         for offset, kind in ((-0.2, "standard"), (0.2, "robust")):
             own = [row for row in rows if (row["set"], row["kind"]) == (name, kind)]
             found = {row["experiment"]: row["auroc"] for row in own if row["side"] == "both"}
-            found["clean"] = next(row["auroc"] for row in own if row["condition"] == "clean")
+            found["clean"] = next((row["auroc"] for row in own if row["condition"] == "clean"), math.nan)
             bars = [(place, found[key]) for place, key in enumerate(("clean", *OBJECTIVES)) if key in found]
             drawn = one.bar(
                 [place + offset for place, _ in bars],

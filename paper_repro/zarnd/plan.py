@@ -15,7 +15,8 @@ class Plan:
 
     `places` says what the names in braces of a set's options stand for; `networks` holds folders of backbones that
     are given rather than trained, by kind, and `files` checkpoints to convert, with the SHA-256 of trusted ones;
-    `device` is for trainings and certificates, `attack_device` for the attacks on narrow networks.
+    `device` is for trainings and certificates, `attack_device` for the attacks on narrow networks; `checks` go with the
+    ensemble, as `diffad attack --checks` has them.
     """
 
     preset: Preset
@@ -25,6 +26,7 @@ class Plan:
     runs: Path
     device: str = "cpu"
     attack_device: str = "cpu"
+    checks: str = "small"
     networks: dict[str, Path] = field(default_factory=dict)
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -82,8 +82,10 @@ def write_results(plan: Plan, output: Path) -> str:
     measures = sorted((plan.runs / "measures").glob("*.json"))
     measured = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in measures}
     write_json(output / "summary.json", {"means": found, "rows": rows, "measures": measured})
-    write_text(output / "table.md", "\n".join([table(found), directions(rows)]))
-    for label in dict.fromkeys(row["run"] for row in rows):
+    labels = list(dict.fromkeys(row["run"] for row in rows))
+    parts = [table(found), directions(rows), checked(plan, labels)]
+    write_text(output / "table.md", "\n".join(part for part in parts if part))
+    for label in labels:
         keep(plan.folder(label), output / "runs" / label, KEPT)
     for folder in sorted(plan.runs.glob("backbone-*")):
         keep(
@@ -92,3 +94,16 @@ def write_results(plan: Plan, output: Path) -> str:
             ("manifest.json", "accuracy.jsonl"),
         )
     return table(found)
+
+
+def failed_checks(folder: Path) -> list[str]:
+    """Return the names of the sanity checks of an attack that failed."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    records = [record for command in manifest["commands"] for record in command.get("attacks", ())]
+    return [check["name"] for record in records for check in record["checks"] if check["passed"] is False]
+
+
+def checked(plan: Plan, labels: Sequence[str]) -> str:
+    """Return Markdown lines that name the attacks with a failed check: a stronger attack may well exist."""
+    found = {label: failed_checks(plan.folder(label)) for label in labels}
+    return "".join(f"- {label}: check {', '.join(names)} FAILED\n" for label, names in found.items() if names)

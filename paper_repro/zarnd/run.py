@@ -51,6 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", help="default: those of the preset")
     add("--limit", type=int, help="test images of each label; default: that of the preset")
     add("--steps", type=int, help="of each attack; default: those of the preset")
+    add("--checks", choices=("none", "small", "full"), default="small", help="sanity checks of the ensemble")
     add("--certify_n", type=int, help="noise draws of a certificate; default: those of the preset")
     add("--jobs", type=int, default=1, help="processes at a time, of one thread each where there are several")
     add("--keep_going", action="store_true", help="with --jobs: after a failure run what does not need it")
@@ -107,7 +108,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
     allowed = [*preset.sets, *(["scaling"] if preset.scaling else [])]
     names = [name for asked in options.only or allowed for name in matching(asked, allowed)]
     seeds = tuple(options.seeds or preset.seeds)
-    return Plan(preset, tuple(names), seeds, places, runs, networks=networks, files=files, **devices)
+    given = {"networks": networks, "files": files, "checks": options.checks, **devices}
+    return Plan(preset, tuple(names), seeds, places, runs, **given)
 
 
 def matching(asked: str, allowed: Sequence[str]) -> list[str]:
