@@ -36,10 +36,12 @@ def draw_figures(output: Path) -> None:
     rows: list[Row] = summary["rows"]
     first = min((row["seed"] for row in rows), default=0)
     rows = [row for row in rows if row["seed"] == first]
+    numbers = {f"k{k}" for k in KS}
+    swept = {row["set"] for row in rows if row["experiment"] == f"k{KS[-1]}"}  # the last one that is run
     figures = {
         "eps_curve": (eps_curve, [r for r in rows if r["experiment"] == "curve"]),
         "surrogate": (surrogate, [r for r in rows if r["experiment"] in OBJECTIVES]),
-        "neighbours": (neighbours, [r for r in rows if r["experiment"] in {f"k{k}" for k in KS}]),
+        "neighbours": (neighbours, [r for r in rows if r["set"] in swept and r["experiment"] in numbers]),
         "certified_attacked": (certified_attacked, [r for r in rows if r["experiment"] == "l2"]),
     }
     with style(LIGHT):
