@@ -37,10 +37,11 @@ def draw_figures(output: Path) -> None:
     first = min((row["seed"] for row in rows), default=0)
     rows = [row for row in rows if row["seed"] == first]
     numbers = {f"k{k}" for k in KS}
+    followed = {row["set"] for row in rows if row["experiment"] == "surrogate"}
     swept = {row["set"] for row in rows if row["experiment"] == f"k{KS[-1]}"}  # the last one that is run
     figures = {
         "eps_curve": (eps_curve, [r for r in rows if r["experiment"] == "curve"]),
-        "surrogate": (surrogate, [r for r in rows if r["experiment"] in OBJECTIVES]),
+        "surrogate": (surrogate, [r for r in rows if r["set"] in followed and r["experiment"] in OBJECTIVES]),
         "neighbours": (neighbours, [r for r in rows if r["set"] in swept and r["experiment"] in numbers]),
         "certified_attacked": (certified_attacked, [r for r in rows if r["experiment"] == "l2"]),
     }
@@ -122,7 +123,7 @@ def legends(figure: Any, colours: dict[str, dict[str, Any]], looks: dict[str, di
 
 def surrogate(rows: Sequence[Row]) -> Any:
     """AUROC `both` that is left by PGD on the published surrogate, by PGD on the score, and by the ensemble."""
-    names = sets_of([row for row in rows if row["experiment"] == "surrogate"])
+    names = sets_of(rows)
     figure, axes = panels(len(names), "what the attack ascends, at Linf 4/255")
     places = range(len(OBJECTIVES) + 1)
     for name, one in zip(names, axes, strict=True):

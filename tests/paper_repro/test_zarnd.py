@@ -78,6 +78,25 @@ def test_a_direction_is_told_from_one_that_does_not_hold(zarnd, surrogate, said)
     assert second == "- digits: holds: robust: falls with the radius, 0.900, 0.800"
 
 
+def test_figures_are_drawn_for_what_was_run_and_for_nothing_else(zarnd, tmp_path) -> None:
+    shared = {
+        "set": "mnist",
+        "kind": "robust",
+        "seed": 0,
+        "condition": "attack",
+        "side": "both",
+        "radius": 0.1,
+    }
+    rows = [{**shared, "experiment": "attack", "auroc": 0.8}]
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": rows, "measures": {}}))
+    zarnd("figures").draw_figures(tmp_path)
+    assert not list(tmp_path.glob("*.png"))
+    rows += [{**shared, "experiment": "surrogate", "auroc": 0.9}]
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": rows, "measures": {}}))
+    zarnd("figures").draw_figures(tmp_path)
+    assert [file.name for file in tmp_path.glob("*.png")] == ["surrogate.png"]
+
+
 def test_every_set_of_a_preset_has_backbones_with_a_configuration(zarnd) -> None:
     presets = zarnd("presets")
     for preset in presets.PRESETS.values():
