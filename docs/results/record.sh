@@ -95,8 +95,6 @@ zarnd) # beside the rows of digits-8 and mnist-8; the backbones have not seen th
   $bin/diffad fit --detector zarnd --backbone runs/mnist-backbone --data "$data" --normal_class 8 --output_dir runs/mnist-8-zarnd
   $bin/certify --detector runs/mnist-8-zarnd --data "$data" --limit 50 --smoothing input --sigma 0.25 --radii 0,0.1,0.25,0.5 \
     --no_baselines --no_examples --output_dir $o
-  $bin/diffad attack --detector runs/mnist-8-zarnd --data "$data" --limit 10 --smoothing input --sigma 0.25 \
-    --curve 0.1,0.25,0.5 --method ensemble --steps 10 --eot 4 --checks none --output_dir $o-attack
   ;;
 *)
   echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd" >&2
