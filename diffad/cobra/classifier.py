@@ -104,7 +104,9 @@ def train_classifier(
             say(f"transforms told apart: {backbone.facts['accuracy']:.3f} of held-out images")
         accelerator.wait_for_everyone()
     finally:
-        accelerator.end_training()
+        # not `end_training`, which parts the processes for good: the training that wants the filter follows
+        for tracker in accelerator.trackers:
+            tracker.finish()
     # batch statistics differ between processes: all take those of the first one
     return load_backbone(config.output_dir)
 

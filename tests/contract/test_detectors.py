@@ -106,7 +106,6 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "zarnd:linear, k=1": lambda: zarnd_linear(k=1, bank_size=30),
     "zarnd:index": lambda: zarnd(index="faiss_hnsw"),
     "cobra": cobra,
-    "cobra:features": lambda: cobra(embedding="features"),
     "cobra:classifier": lambda: cobra(2, score="classifier"),
     "cobra:sum": lambda: cobra(2, score="sum"),
     "cobra:released": lambda: cobra(1, score="ensemble_released"),
