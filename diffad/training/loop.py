@@ -158,6 +158,7 @@ def _one_batch(
     accelerator, options = training.accelerator, training.options
     seed = key(options.seed, DRAWS, number, accelerator.process_index)
     torch.manual_seed(seed)  # dropout reads the global generator
+    _share_buffers(training)
     generator = torch.Generator(accelerator.device).manual_seed(seed)
     with accelerator.accumulate(training.model):
         loss = batch_loss(training.model, batch, generator)
@@ -176,6 +177,17 @@ def _one_batch(
         training.ema.step(training.module.parameters())
     training.step += 1
     return True
+
+
+def _share_buffers(training: Training[Any]) -> None:
+    """Give every process the buffers of the first one, which are those that a checkpoint holds.
+
+    Data parallelism does so in its forward pass. That is too late for an attack on the bare network before it, which
+    would read other batch statistics in an unbroken run than in a resumed one.
+    """
+    if training.accelerator.num_processes > 1:
+        for buffer in training.module.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _reduced(training: Training[Any], figures: Mapping[str, float]) -> dict[str, float]:

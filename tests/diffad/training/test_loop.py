@@ -229,6 +229,19 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         assert rates == pytest.approx([schedule(k, peak=0.01, warmup=2, total=12) for k in range(1, 13)])
 
 
+def test_two_processes_resume_to_the_bit_where_a_loss_reads_batch_statistics(tmp_path: Path) -> None:
+    script = TOY.with_name("resume_in_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path)],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = contents(tmp_path / "resumed" / "checkpoint-4")
+    assert "model.safetensors" in found
+    assert found == contents(tmp_path / "unbroken" / "checkpoint-4")
+
+
 def test_figures_join_the_lines_of_the_log(tmp_path: Path) -> None:
     counted = [0]
 
