@@ -6,6 +6,7 @@ the level, else drawn again. The paper draws for ever; here a cap ends it, and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,11 +118,14 @@ class PseudoAnomalies:
     normality: NormalityFilter | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a level without a filter."""
-        if self.crafting.level is not None and self.normality is None:
+        """Refuse a level without a filter, or below all p-values of the filter."""
+        if self.crafting.level is None:
+            return
+        if self.normality is None:
             raise InputError(
                 f"crafting: level {self.crafting.level} needs a filter; fit one (fit_filter), or set level None"
             )
+        check_held_out(len(self.normality.mixture.held_out), self.crafting.level)
 
     @torch.no_grad()
     def craft(
@@ -221,6 +225,16 @@ def _transform(images: Tensor, plans: Sequence[_Plan], pool: Tensor) -> Tensor:
             partners=others,
         )
     return result
+
+
+def check_held_out(count: int, level: float) -> None:
+    """Refuse so few held-out normals that no p-value lies below the level: all draws would go to the cap."""
+    least = 1.0 / (count + 1)
+    if not least < level:
+        raise InputError(
+            f"held_out: {count} held-out normals give p-values of at least {least:.3g}, none below the level {level}; "
+            f"need at least {math.floor(1.0 / level)}: more images, a larger share held out, or a higher level"
+        )
 
 
 def craft_seeds(seed: int, numbers: Sequence[int]) -> list[int]:

@@ -23,7 +23,7 @@ from diffad.backbones.architectures import build_network
 from diffad.cobra.ahead import CraftedBatches
 from diffad.cobra.classifier import ClassifierConfig, train_classifier
 from diffad.cobra.config import AFTER_TRAINING, CobraConfig, parse_arguments
-from diffad.cobra.crafting import PseudoAnomalies
+from diffad.cobra.crafting import PseudoAnomalies, check_held_out
 from diffad.cobra.filter import NormalityFilter, cut_held_out, fit_filter
 from diffad.cobra.finish import finish, network_arguments, validation_log
 from diffad.cobra.losses import CONTRASTIVE
@@ -113,6 +113,8 @@ def build_filter(config: CobraConfig, split: DataSplit) -> NormalityFilter:
         return NormalityFilter.from_pretrained(config.filter)
     folder = Path(config.output_dir) / FILTER
     images, held_out = cut_held_out(split.train.images, config.filter_held_out, config.seed)
+    if config.craft.level is not None:
+        check_held_out(len(held_out), config.craft.level)
     options = ClassifierConfig(
         output_dir=str(folder / "training"),
         overwrite_output_dir=config.overwrite_output_dir,

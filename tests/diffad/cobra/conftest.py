@@ -47,8 +47,8 @@ def normality(eights: Tensor, trained: tuple[Backbone, Path]) -> NormalityFilter
 @pytest.fixture(scope="session")
 def accepts_nothing() -> NormalityFilter:
     """A filter to which every image is as likely as any normal."""
-    mixture = Mixture.fit(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(9, 4))
-    mixture.held_out = torch.full((9,), -torch.inf, dtype=torch.float64)
+    mixture = Mixture.fit(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(29, 4))
+    mixture.held_out = torch.full((29,), -torch.inf, dtype=torch.float64)
     network = ResNet(width=4, blocks=(1,), classes=0, in_channels=1)
     arguments = {"width": 4, "blocks": [1], "classes": 0, "in_channels": 1}
     return NormalityFilter(Backbone(network, arch="resnet", arguments=arguments, resolution=16), mixture)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from certify.checks import InputError
-from diffad.cobra.crafting import STRATEGIES, Crafting, PseudoAnomalies, craft_seeds
+from diffad.cobra.crafting import STRATEGIES, Crafting, PseudoAnomalies, check_held_out, craft_seeds
 from diffad.cobra.filter import NormalityFilter
 from diffad.data.transforms import HARD_TRANSFORMS, apply
 
@@ -153,6 +153,17 @@ def test_missing_parts_are_named(normality: NormalityFilter, eights: Tensor):
         pseudo.craft(eights[:2], seeds=[0, 1])
     with pytest.raises(InputError, match="seeds: got 1 for 2 images"):
         pseudo.craft(eights[:2], seeds=[0], pool=eights)
+
+
+@pytest.mark.parametrize(("level", "fewest"), [(0.05, 20), (0.01, 100), (0.3, 3), (0.99, 1)])
+def test_held_out_normals_too_few_for_the_level_are_refused(
+    level: float, fewest: int, normality: NormalityFilter
+):
+    check_held_out(fewest, level)  # p-values from 1 / (fewest + 1)
+    with pytest.raises(InputError, match=f"{fewest - 1} held-out normals .* need at least {fewest}:"):
+        check_held_out(fewest - 1, level)
+    with pytest.raises(InputError, match="53 held-out normals"):
+        PseudoAnomalies(replace(PAPER, level=0.015), normality)
 
 
 def test_seeds_differ_by_number_and_by_seed():

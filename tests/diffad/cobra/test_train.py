@@ -145,6 +145,14 @@ def test_a_filter_can_be_shared_and_belongs_to_the_run(
     assert "is of another run (filter" in capsys.readouterr().err
 
 
+def test_too_few_held_out_normals_are_named_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert module.main(flags(tmp_path, **FILTERED, filter_held_out=0.1)) == 1
+    assert "10 held-out normals give p-values of at least 0.0909" in capsys.readouterr().err
+    assert not (tmp_path / "filter").exists()
+
+
 @pytest.mark.slow
 def test_accelerate_launch_with_two_processes_really_has_two(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
