@@ -11,6 +11,7 @@ torch.Size([3])
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from importlib.metadata import version
 from pathlib import Path
@@ -316,6 +317,11 @@ class Detector(nn.Module, ABC):
             raise InputError(
                 f"{self.name}: got noise {tuple(noise.shape)}, need finite values, (draws, *{shape})"
             )
+
+
+def allowed_quantile(count: int) -> float:
+    """Return .95, or what so few held-out normals allow: count / (count + 1) cut, which a float may exceed."""
+    return min(DEFAULT_QUANTILE, math.floor(1e6 * count / (count + 1)) / 1e6)
 
 
 def noisy_copies(

@@ -15,7 +15,9 @@ from diffad.cobra.config import CobraConfig
 from diffad.cobra.detector import Cobra
 from diffad.cobra.network import CobraNetwork
 from diffad.data import DataSplit
+from diffad.detector import allowed_quantile
 from diffad.manifest import without_paths
+from diffad.precision import exact_float32
 from diffad.training.log import StepLog
 
 VALIDATION = "validation.jsonl"
@@ -61,12 +63,12 @@ def fitted(config: CobraConfig, network: CobraNetwork, split: DataSplit, steps: 
     return detector.to(device).fit(split.train.images, seed=config.seed)
 
 
+@exact_float32()
 def finish(config: CobraConfig, network: CobraNetwork, split: DataSplit, steps: int) -> Cobra:
-    """Fit, calibrate and save the detector."""
+    """Fit, calibrate and save the detector, in the float32 of the commands that will score with it."""
     detector = fitted(config, network, split, steps)
-    count = len(split.calibration)
     images = split.calibration.images.to(network.mean.device)
-    detector.calibrate(images, quantile=min(0.95, count / (count + 1)))
+    detector.calibrate(images, quantile=allowed_quantile(len(images)))
     detector.save_pretrained(config.output_dir)
     say(
         f"clean AUROC on validation (held-out normals, synthetic defects): {validation_auroc(detector, split):.3f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from diffad.baselines.choose import fit_baseline
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.config import parse_config
 from diffad.data import DataSplit, load_data
-from diffad.detector import Detector
+from diffad.detector import Detector, allowed_quantile
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.precision import exact_float32
 from diffad.sources import DataOptions, default_class, load_detector_and_data, parse_radii
@@ -107,11 +106,6 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     )
     write_json(f"{folder}/manifest.json", manifest)
     print(folder)
-
-
-def allowed_quantile(count: int) -> float:
-    """Return .95, or what so few held-out normals allow: count / (count + 1) cut, which a float may exceed."""
-    return min(0.95, math.floor(1e6 * count / (count + 1)) / 1e6)
 
 
 def _split(config: FitConfig) -> DataSplit:

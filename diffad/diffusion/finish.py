@@ -8,19 +8,22 @@ from pathlib import Path
 from certify.console import say
 from certify.files import write_json
 from diffad.data import DataSplit
+from diffad.detector import allowed_quantile
 from diffad.diffusion.config import TrainConfig
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.scores import PATCH_SCORES, scales_for
 from diffad.diffusion.select import Candidate, Grid, configured, selection_table
+from diffad.precision import exact_float32
 
 SELECTION = "selection.json"
 
 
+@exact_float32()
 def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> DiffusionDetector:
     """Build, choose, calibrate and save the detector; `selection.json` keeps the table that the choice rests on.
 
-    Everything is computed where the network is.
+    Everything is computed where the network is, in the float32 of the commands that will score with the detector.
     """
     device = denoiser.alphas_cumprod.device
     _, channels, height, width = split.train.images.shape
@@ -41,7 +44,7 @@ def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> Diffusi
     chosen = configured(detector, table[0])
     chosen.fit_info = detector.fit_info
     calibration = split.calibration.images.to(device)
-    chosen.calibrate(calibration, quantile=min(0.95, len(calibration) / (len(calibration) + 1)))
+    chosen.calibrate(calibration, quantile=allowed_quantile(len(calibration)))
     folder = Path(config.output_dir)
     chosen.save_pretrained(folder)
     write_json(folder / SELECTION, selection_record(grid, table))

@@ -16,8 +16,8 @@ from certify.smoothing import threshold_rank
 from diffad import load_detector
 from diffad.backbones import Backbone, ResNet
 from diffad.cli import COMMANDS, main
-from diffad.commands.fit import allowed_quantile
 from diffad.data import load_data
+from diffad.detector import allowed_quantile
 from diffad.results import read_run
 
 DIGITS = ["--detector", "pixel_nn", "--resolution", "8"]
