@@ -207,7 +207,11 @@ class Zarnd(Detector):
     def score_sweep(
         self, images: Float[Tensor, "n c h w"], ks: Sequence[int], *, batch_size: int = 256
     ) -> dict[int, FloatArray]:
-        """Return the scores float64 (n,) for several k from one search of the largest."""
+        """Return the scores float64 (n,) for several k from one search of the largest; k at most the bank."""
+        if len(ks) == 0 or min(ks) < 1 or max(ks) > len(self.bank):
+            raise InputError(
+                f"zarnd: got ks {list(ks)} for a bank of {len(self.bank)}; need some, each from 1 to its size"
+            )
         parts: dict[int, list[FloatArray]] = {k: [] for k in ks}
         with torch.no_grad():
             for batch in torch.split(images, batch_size):

@@ -64,6 +64,13 @@ def test_a_sweep_over_k_agrees_with_detectors_of_each_k():
         np.testing.assert_allclose(scores, fitted(k=k).score(TEST).numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("ks", [[], [0, 1], [1, 21]])
+def test_a_sweep_over_impossible_k_is_named(ks):
+    detector = fitted(k=1)
+    with pytest.raises(InputError, match=rf"got ks .* for a bank of {len(detector.bank)}; need"):
+        detector.score_sweep(TEST, [k if k < 21 else len(detector.bank) + 1 for k in ks])
+
+
 def test_the_gradient_is_that_of_the_score_with_fresh_neighbours():
     """Along the gradient the score rises as the gradient says; the neighbours are those of the moved point."""
     detector = fitted(k=2)
