@@ -72,7 +72,7 @@ def contraction(basis: Float[Tensor, "rows dims"]) -> Float[Tensor, "rows dims"]
 
 
 def spectral_bound(matrix: Float[Tensor, "rows dims"]) -> float:
-    """Return an upper bound of the spectral norm, within about 1e-13 if the rows are orthonormal up to a factor.
+    """Return an upper bound of the spectral norm, within about 1e-10 if the rows are orthonormal up to a factor.
 
     ||W||^2 = ||W W^T||, and the norm of a symmetric matrix is at most its largest absolute row sum. An entry of the
     computed W W^T is off by at most gamma(dims) |w_i| |w_j|, so a row sum by at most gamma(dims) rows max |w|^2, and
@@ -83,4 +83,4 @@ def spectral_bound(matrix: Float[Tensor, "rows dims"]) -> float:
     largest = float((matrix @ matrix.T).abs().sum(1).max())
     longest = float(matrix.square().sum(1).max())
     relative = 4.0 * gamma(dims + rows + 4)
-    return float(np.sqrt((largest + rows * relative / 4.0 * longest) * (1.0 + relative / 4.0)))
+    return float(np.sqrt((largest + rows * relative * longest) * (1.0 + relative)))
