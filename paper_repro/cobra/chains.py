@@ -91,7 +91,8 @@ def variant_chain(plan: Plan, name: str, variant: str, seed: int, flags: tuple[s
     """Train something else than the main row, with its filter, and attack it."""
     label = plan.label(name, variant, seed)
     crafting = flags[flags.index("--crafting") + 1] if "--crafting" in flags else "paper"
-    shared = () if STRATEGIES[crafting].level is None else _filter(plan, name, seed)
+    own = STRATEGIES[crafting].level is None or "--filter_held_out" in flags
+    shared = () if own else _filter(plan, name, seed)
     train = plan.train(name, variant, seed, *_against(plan, name), *shared, *flags)
     attack = plan.attack(name, variant, seed, label, *_linf(plan), "--eps", _radius(plan, name))
     return _chain(plan, label, train, attack, needs=(plan.label(name, CLEAN, seed),))

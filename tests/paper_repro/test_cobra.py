@@ -11,6 +11,8 @@ import yaml
 
 from certify.checks import InputError
 from diffad.cobra.config import parse_arguments
+from diffad.cobra.crafting import check_held_out
+from diffad.data import load_data
 
 SCRIPT = Path(__file__).parents[2] / "paper_repro" / "cobra" / "run.py"
 MODULES = ("presets", "plan", "chains", "measures", "sections", "report", "figures", "run")
@@ -86,7 +88,21 @@ def test_one_filter_of_a_problem_and_seed_serves_all(cobra) -> None:
             name in argv
             for name in ("no_filter", "cutpaste", "csi_rotation", "released_rotation", "released_cutpaste")
         )
-        assert (filtered in argv) != unfiltered
+        assert (filtered in argv) != (unfiltered or "--filter_held_out" in argv)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu"])
+def test_every_level_has_held_out_digits_enough(cobra, preset) -> None:
+    plan = planned(
+        cobra, "--preset", preset, "--only", "digits", "main", "filter", "--seeds", "0", "--eps", "0.1"
+    )
+    count, levels = len(load_data("digits", normal_class=8).train), []
+    for argv in trainings(cobra("chains").second_stage(plan)).values():
+        config = parse_arguments(list(argv))
+        if config.needs_filter:
+            check_held_out(round(config.filter_held_out * count), config.craft.level)
+            levels.append(config.craft.level)
+    assert sorted(levels) == [0.02, 0.05, 0.1, 0.2, 0.99]
 
 
 def test_the_radius_is_chosen_on_another_class_before_anything_is_attacked_with_it(cobra, tmp_path) -> None:
