@@ -91,7 +91,7 @@ def curves(found: Sequence[Row], name: str) -> Any:
                 )
         axes.axhline(0.5, color=LIGHT.muted, linewidth=1.0, linestyle=":", zorder=1)
         axes.set_xlabel(AXES[norm])
-        axes.set_ylim(-0.03, 1.06)
+        axes.set_ylim(-0.06, 1.06)
     panels[0].set_ylabel("AUROC, both attacked")
     panels[0].legend()
     return figure

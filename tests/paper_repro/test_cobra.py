@@ -216,6 +216,7 @@ def test_the_published_figures_name_the_rows_of_the_tables(cobra) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_smoke_preset_runs_and_resumes(tmp_path) -> None:
     words = [sys.executable, str(SCRIPT), "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
     first = subprocess.run(words, check=True, capture_output=True, text=True)
