@@ -6,6 +6,7 @@ transformed image whose p-value under it is small is an anomaly; one that still 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from diffad.cobra.mixture import Mixture
 N = TypeVar("N", bound="NormalityFilter")
 
 CLASSIFIER = "classifier"
-KEYS = ("_class_name", "_diffad_version", "classifier", "held_out", "fingerprint")
+KEYS = ("_class_name", "_diffad_version", "classifier", "held_out", "normals", "fingerprint")
 _BATCH = 32
 
 
@@ -36,12 +37,14 @@ class NormalityFilter(nn.Module):
     Args:
         classifier: tells the transforms apart; its features are the embedding, in evaluation mode always.
         mixture: fitted on embeddings of normal images.
+        normals: `normals_digest` of the images that it was fitted on and calibrated with.
     """
 
-    def __init__(self, classifier: Backbone, mixture: Mixture) -> None:
+    def __init__(self, classifier: Backbone, mixture: Mixture, normals: str = "") -> None:
         super().__init__()
         self.classifier = classifier
         self.mixture = mixture
+        self.normals = normals
 
     @torch.no_grad()
     def p_values(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
@@ -51,8 +54,9 @@ class NormalityFilter(nn.Module):
         )
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 (hex) of classifier and mixture."""
-        return folder.fingerprint({"classifier": self.classifier.fingerprint()}, self.mixture.state_dict())
+        """Return a SHA-256 (hex) of classifier, mixture and the digest of the normals."""
+        config = {"classifier": self.classifier.fingerprint(), "normals": self.normals}
+        return folder.fingerprint(config, self.mixture.state_dict())
 
     def save_pretrained(self, directory: Path | str) -> None:
         """Write config.json, model.safetensors (the mixture), README.md and the folder `classifier`."""
@@ -64,6 +68,7 @@ class NormalityFilter(nn.Module):
             version("diffad"),
             self.classifier.fingerprint(),
             len(self.mixture.held_out),
+            self.normals,
             self.fingerprint(),
         )
         config = dict(zip(KEYS, values, strict=True))
@@ -77,7 +82,7 @@ class NormalityFilter(nn.Module):
         mixture = Mixture()
         for key, tensor in folder.read_tensors(directory, mixture.state_dict()).items():
             setattr(mixture, key, tensor)
-        loaded = cls(load_backbone(directory / CLASSIFIER), mixture)
+        loaded = cls(load_backbone(directory / CLASSIFIER), mixture, config["normals"])
         if loaded.fingerprint() != config["fingerprint"]:
             raise InputError(
                 f"{directory}: {folder.CONFIG}, mixture and classifier do not belong together, or were changed "
@@ -104,7 +109,16 @@ def fit_filter(
         rows = [part[:count] for part, count in embed(classifier, normals, "embedding normals")]
         parts.append(torch.cat(rows))
     mixture = Mixture.fit(*parts, components=components, reg_covar=reg_covar, pca=pca, seed=seed)
-    return NormalityFilter(classifier, mixture)
+    return NormalityFilter(classifier, mixture, normals_digest(torch.cat([images, held_out])))
+
+
+def normals_digest(images: Float[Tensor, "n c h w"]) -> str:
+    """Return a SHA-256 (hex) of a set of images, whatever their order; pixels count in 16 bits."""
+    pixels = (images * (2**16 - 1)).round().to(torch.int32).cpu().numpy()
+    hashes = sorted(
+        hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest() for image in pixels
+    )
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def cut_held_out(images: Float[Tensor, "n c h w"], share: float, seed: int) -> tuple[Tensor, Tensor]:

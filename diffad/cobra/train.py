@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from certify.checks import InputError
 from certify.console import run as run_command
 from certify.console import say
 from certify.files import write_json
@@ -24,7 +25,7 @@ from diffad.cobra.ahead import CraftedBatches
 from diffad.cobra.classifier import ClassifierConfig, train_classifier
 from diffad.cobra.config import AFTER_TRAINING, CobraConfig, parse_arguments
 from diffad.cobra.crafting import PseudoAnomalies, check_held_out
-from diffad.cobra.filter import NormalityFilter, cut_held_out, fit_filter
+from diffad.cobra.filter import NormalityFilter, cut_held_out, fit_filter, normals_digest
 from diffad.cobra.finish import finish, network_arguments, validation_log
 from diffad.cobra.losses import CONTRASTIVE
 from diffad.cobra.network import CobraNetwork, Heads
@@ -110,7 +111,13 @@ def build_filter(config: CobraConfig, split: DataSplit) -> NormalityFilter:
     A finished classifier is not trained again: a resumed run fits the same mixture on it.
     """
     if config.filter is not None:
-        return NormalityFilter.from_pretrained(config.filter)
+        ready = NormalityFilter.from_pretrained(config.filter)
+        if ready.normals != normals_digest(split.train.images):
+            raise InputError(
+                f"filter: {config.filter} was fitted on other images than the {len(split.train)} normals here; "
+                "leave --filter out, or give that of a run on the same data"
+            )
+        return ready
     folder = Path(config.output_dir) / FILTER
     images, held_out = cut_held_out(split.train.images, config.filter_held_out, config.seed)
     if config.craft.level is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from certify.checks import InputError
 from diffad.backbones import Backbone
-from diffad.cobra.filter import NormalityFilter, cut_held_out, fit_filter
+from diffad.cobra.filter import NormalityFilter, cut_held_out, fit_filter, normals_digest
 from diffad.data.transforms import apply
 
 
@@ -37,6 +37,7 @@ def test_saved_and_loaded_it_is_the_same(normality: NormalityFilter, eights: Ten
     normality.save_pretrained(tmp_path / "filter")
     again = NormalityFilter.from_pretrained(tmp_path / "filter")
     assert again.fingerprint() == normality.fingerprint()
+    assert again.normals == normals_digest(eights.flip(0)) != normals_digest(eights[1:])
     assert torch.equal(again.p_values(eights[:9]), normality.p_values(eights[:9]))
 
 

@@ -143,6 +143,9 @@ def test_a_filter_can_be_shared_and_belongs_to_the_run(
     assert weights(first / "checkpoint-3") == weights(second / "checkpoint-3")
     assert module.main(flags(second, **options)) == 1
     assert "is of another run (filter" in capsys.readouterr().err
+    other = flags(tmp_path / "c", **{**options, "normal_class": 7}, filter=first / "filter")
+    assert module.main(other) == 1
+    assert "was fitted on other images" in capsys.readouterr().err
 
 
 def test_too_few_held_out_normals_are_named_before_anything_is_trained(
