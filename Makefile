@@ -45,8 +45,9 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One thread a process: two workers of two threads each would wait for one another on two cores.
 test: lint
-	$(BIN)/python -m pytest -n 2 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
 	DIFFAD_SMOKE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 notebooks
 
 slow: .venv

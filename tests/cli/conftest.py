@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import diffad.commands.certify_plan
+import diffad.commands.certify_verify  # noqa: F401  both before a test patches what they take from other modules
 from certify.files import write_json
 from diffad.data import load_data
 from diffad.diffusion.detector import DiffusionDetector
