@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd, in the root of a checkout
-# after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
-# mnist downloads the set, or reads MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | mnist16,
+# in the root of a checkout after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
+# mnist and mnist16 download the set, or read MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
 bin=.venv/bin
 out=docs/results
@@ -29,6 +29,21 @@ three_ways() { # NAME NETWORK SELECT-OPTIONS...: reference as training chose it,
   done
 }
 
+smoothed() { # FOLDER DETECTOR OPTIONS...: certified by plain smoothing, its sigma fixed beforehand, and attacked
+  local o=$1 detector=$2
+  shift 2
+  $bin/certify --detector "$detector" --smoothing input --sigma 0.25 --radii $radii --no_baselines "$@" --output_dir "$o"
+  $bin/diffad attack --detector "$detector" --smoothing input --sigma 0.25 --curve 0.1,0.25,0.5 --steps 20 --eot 8 "$@" --output_dir "$o"
+}
+
+beside() { # NAME: one table of all that is recorded of these images
+  local found=()
+  for part in "" -denoise -input -zarnd -cobra -atd; do
+    if [[ -f $out/$1$part/manifest.json ]]; then found+=("$out/$1$part"); fi
+  done
+  $bin/diffad compare "${found[@]}" --output_dir "$out/$1"
+}
+
 digits_class() { # CLASS: one class of digits, everything
   local name=digits-$1
   $bin/python train_ddpm.py --config configs/digits.yaml --normal_class "$1" --output_dir "runs/$name"
@@ -36,7 +51,7 @@ digits_class() { # CLASS: one class of digits, everything
   $bin/diffad attack --detector "runs/$name" --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir "$out/$name"
   $bin/diffad attack --detector pixel_nn --data digits --normal_class "$1" --curve 0.1,0.25,0.5 --restarts 2 \
     --output_dir "$out/$name"
-  $bin/diffad compare "$out/$name" "$out/$name-denoise" "$out/$name-input" --output_dir "$out/$name"
+  beside "$name"
 }
 
 case ${1:-} in
@@ -85,19 +100,45 @@ zarnd) # beside the rows of digits-8 and mnist-8; the backbones have not seen th
   $bin/python -m diffad.backbones.train --config configs/backbones/digits.yaml --exclude_classes 5 6 7 8 9 \
     --output_dir runs/digits-backbone
   $bin/diffad fit --detector zarnd --backbone runs/digits-backbone --data digits --normal_class 8 --output_dir runs/digits-8-zarnd
-  $bin/certify --detector runs/digits-8-zarnd --smoothing input --sigma 0.25 --radii $radii --no_baselines --output_dir $o
-  $bin/diffad attack --detector runs/digits-8-zarnd --smoothing input --sigma 0.25 --curve 0.1,0.25,0.5 --steps 20 --eot 8 \
-    --output_dir $o
+  smoothed $o runs/digits-8-zarnd
   cp runs/digits-backbone/manifest.json $o/training.json
-  $bin/diffad compare $out/digits-8 $out/digits-8-denoise $out/digits-8-input $o --output_dir $out/digits-8
+  beside digits-8
   o=$out/mnist-8-zarnd # needs runs/mnist-backbone: configs/backbones/cifar10_fgsm_rs.yaml, trained on CIFAR-10
   data=${MNIST_DATA:-mnist}
   $bin/diffad fit --detector zarnd --backbone runs/mnist-backbone --data "$data" --normal_class 8 --output_dir runs/mnist-8-zarnd
   $bin/certify --detector runs/mnist-8-zarnd --data "$data" --limit 50 --smoothing input --sigma 0.25 --radii 0,0.1,0.25,0.5 \
     --no_baselines --no_examples --output_dir $o
   ;;
+cobra) # beside the rows of digits-8
+  o=$out/digits-8-cobra
+  $bin/python -m diffad.cobra.train --config configs/cobra/digits.yaml --normal_class 8 --output_dir runs/digits-8-cobra
+  smoothed $o runs/digits-8-cobra
+  cp runs/digits-8-cobra/manifest.json $o/training.json
+  beside digits-8
+  ;;
+mnist16) # eights of MNIST at 16 x 16, where every detector is cheap; needs runs/mnist-backbone as zarnd does
+  o=$out/mnist16-8
+  data=${MNIST_DATA:-mnist}
+  images=(--data "$data" --normal_class 8 --resolution 16)
+  $bin/python train_ddpm.py --config configs/mnist.yaml "${images[@]}" --output_dir runs/mnist16-8
+  $bin/certify --detector runs/mnist16-8 --data "$data" --limit 50 --radii $radii --output_dir $o
+  cp runs/mnist16-8/manifest.json $o/training.json
+  for d in runs/mnist16-8 pixel_nn pca; do
+    where=(--data "$data")
+    if [[ $d != runs/* ]]; then where=("${images[@]}"); fi
+    $bin/diffad attack --detector $d "${where[@]}" --limit 50 --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir $o
+  done
+  $bin/diffad fit --detector zarnd --backbone runs/mnist-backbone "${images[@]}" --output_dir runs/mnist16-8-zarnd
+  $bin/python -m diffad.cobra.train --config configs/cobra/mnist.yaml "${images[@]}" --output_dir runs/mnist16-8-cobra
+  for d in zarnd cobra; do
+    smoothed $o-$d runs/mnist16-8-$d --data "$data" --limit 50
+  done
+  cp runs/mnist-backbone/manifest.json $o-zarnd/training.json
+  cp runs/mnist16-8-cobra/manifest.json $o-cobra/training.json
+  beside mnist16-8
+  ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | mnist16" >&2
   exit 2
   ;;
 esac
