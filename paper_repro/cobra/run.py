@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import first_stage, second_stage
-from common.schedule import run_chains
+from common.script import add_schedule, carry_out
 from figures import draw_figures
 from plan import Plan
 from presets import EXPERIMENTS, PRESETS, Problem, paper_preset
@@ -52,13 +52,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, help="of each attack; default: those of the preset")
     add("--certify_n", type=int, help="noise draws of a certificate; default: those of the preset")
     add("--eps", help="Linf radius of every problem, such as 8/255; default: chosen, or published")
-    add("--jobs", type=int, default=1, help="processes at a time, of one thread each where there are several")
-    add("--keep_going", action="store_true", help="with --jobs: after a failure run what does not need it")
     add("--device", default="cpu", help="of trainings, attacks and certificates")
-    add("--runs", type=Path, default=Path("runs/cobra-experiments"), help="folder of networks, runs and logs")
-    add("--output", type=Path, help="default: results/PRESET beside this script")
-    add("--report", action="store_true", help="run nothing; write the results of what is there")
-    add("--chain", help=argparse.SUPPRESS)  # one chain of the plan, for a process of its own
+    add_schedule(parser, Path("runs/cobra-experiments"))
     paper = parser.add_argument_group("preset paper")
     paper.add_argument("--mvtec", type=Path, help="folder of the categories of MVTec AD")
     paper.add_argument(
@@ -112,22 +107,15 @@ def selected(
 def work(options: argparse.Namespace, words: Sequence[str]) -> None:
     """Run what is missing, first what chooses the radii, and write the results."""
     plan = plan_of(options)
-    if options.chain is not None:
-        chains = {chain.name: chain for chain in (*first_stage(plan), *second_stage(plan))}
-        chains[options.chain].run()
-        return
-    logs, failed = plan.runs / "logs", []
-    if not options.report:
-        again = [sys.executable, sys.argv[0], *words]
-        run_chains(first_stage(plan), options.jobs, logs, again, keep_going=options.keep_going)
-        everything = [*first_stage(plan), *second_stage(plan)]  # with the radii that were chosen
-        failed = run_chains(everything, options.jobs, logs, again, keep_going=options.keep_going)
     output = options.output or HERE / "results" / options.preset
-    text = write_results(plan, output)
-    draw_figures(output)
-    print(text, end="")
-    if failed:
-        raise InputError(f"not complete: {', '.join(failed)}; see {logs}")
+
+    def write() -> str:
+        text = write_results(plan, output)
+        draw_figures(output)
+        return text
+
+    stages = [lambda: first_stage(plan), lambda: [*first_stage(plan), *second_stage(plan)]]
+    carry_out(options, words, stages, plan.runs / "logs", write)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import all_chains
-from common.schedule import run_chains
+from common.script import add_schedule, carry_out
 from figures import draw_figures
 from plan import Plan
 from presets import KINDS, PRESETS, PUBLISHED, paper_preset
@@ -53,17 +53,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, help="of each attack; default: those of the preset")
     add("--checks", choices=("none", "small", "full"), default="small", help="sanity checks of the ensemble")
     add("--certify_n", type=int, help="noise draws of a certificate; default: those of the preset")
-    add("--jobs", type=int, default=1, help="processes at a time, of one thread each where there are several")
-    add("--keep_going", action="store_true", help="with --jobs: after a failure run what does not need it")
     add("--device", default="cpu", help="of trainings and certificates; digits stay on the CPU")
     add(
         "--attack_device",
         help="of the attacks on narrow networks, which a GPU does not pay for; default: --device",
     )
-    add("--runs", type=Path, default=Path("runs/zarnd"), help="folder of networks, runs and logs")
-    add("--output", type=Path, help="default: results/PRESET beside this script")
-    add("--report", action="store_true", help="run nothing; write the results of what is there")
-    add("--chain", help=argparse.SUPPRESS)  # one chain of the plan, for a process of its own
+    add_schedule(parser, Path("runs/zarnd"))
     paper = parser.add_argument_group("preset paper: a robust ResNet-18 and its standard twin")
     for kind in KINDS:
         paper.add_argument(
@@ -146,20 +141,14 @@ def networks_of(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str,
 def work(options: argparse.Namespace, words: Sequence[str]) -> None:
     """Run what is missing and write the results."""
     plan = plan_of(options)
-    chains = all_chains(plan)
-    if options.chain is not None:
-        next(chain for chain in chains if chain.name == options.chain).run()
-        return
-    logs, failed = plan.runs / "logs", []
-    if not options.report:
-        again = [sys.executable, sys.argv[0], *words]
-        failed = run_chains(chains, options.jobs, logs, again, keep_going=options.keep_going)
     output = options.output or HERE / "results" / options.preset
-    text = write_results(plan, output)
-    draw_figures(output)
-    print(text, end="")
-    if failed:
-        raise InputError(f"not complete: {', '.join(failed)}; see {logs}")
+
+    def write() -> str:
+        text = write_results(plan, output)
+        draw_figures(output)
+        return text
+
+    carry_out(options, words, [lambda: all_chains(plan)], plan.runs / "logs", write)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
