@@ -39,8 +39,8 @@ class Detector(nn.Module, ABC):
 
     A detector writes `_fit` and `_score`. Its constructor takes plain JSON values and keeps each under its
     own name (that is its saved configuration), does no work, and registers every fitted tensor as a buffer
-    that is empty until `fit`. A score is differentiable in the images, treats each image by itself, and
-    touches no global random state.
+    that is empty until `fit`. A score is differentiable in the images (or says that it is not), treats each image
+    by itself, and touches no global random state.
 
     Attributes:
         name: key in `diffad.DETECTORS`.
@@ -49,6 +49,7 @@ class Detector(nn.Module, ABC):
             states; None where it is exact.
         is_random: the score depends on noise, by default the draws stored by `fit`. Scoring with stored draws
             is deterministic but is not the certified object, which is a percentile over fresh noise.
+        has_gradient: whether `score` is differentiable; a black box is attacked by its scores alone.
         image_shape: (channel, height, width) seen by `fit`; None before.
         threshold_: `predict` flags scores above it; None until calibrated.
     """
@@ -56,6 +57,7 @@ class Detector(nn.Module, ABC):
     name: ClassVar[str]
     min_images: int = 1
     is_random: bool = False
+    has_gradient: bool = True
     approximate_gradient: str | None = None
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from certify.checks import InputError, check_choice
 from diffad.detector import Detector
 from diffad.folder import CONFIG, read_config
+from diffad.interop.spec import from_spec, is_spec
 
 # "module:Class", so that importing diffad does not import diffusers and whatever else a detector needs.
 DETECTORS: dict[str, str] = {
@@ -20,6 +21,10 @@ DETECTORS: dict[str, str] = {
     "diffusion": "diffad.diffusion.detector:DiffusionDetector",
     "zarnd": "diffad.zarnd.detector:Zarnd",
     "cobra": "diffad.cobra.detector:Cobra",
+    "callable": "diffad.interop.callables:CallableDetector",
+    "sklearn": "diffad.interop.outliers:SklearnDetector",
+    "pyod": "diffad.interop.outliers:PyODDetector",
+    "onnx": "diffad.interop.onnx:OnnxDetector",
 }
 
 
@@ -30,17 +35,26 @@ def detector_class(name: str) -> type[Detector]:
     return found
 
 
-def load_detector(path_or_name: Path | str) -> Detector:
-    """Return the fitted detector of a folder or, for a name in `DETECTORS`, a new one with default arguments.
+def is_name(text: str) -> bool:
+    """Say whether `text` names a detector to be fitted, instead of the folder of a fitted one."""
+    return text in DETECTORS or is_spec(text)
 
-    A string that is a name is never read as a folder: write ./pixel_nn for a folder of that name.
+
+def load_detector(path_or_name: Path | str) -> Detector:
+    """Return the fitted detector of a folder or, for a name, a new one.
+
+    A name is a key of `DETECTORS`, with default arguments, or that of a foreign detector (`diffad.interop.spec`). A
+    string that is a key is never read as a folder: write ./pixel_nn for a folder of that name.
     """
     if isinstance(path_or_name, str) and path_or_name in DETECTORS:
         return detector_class(path_or_name)()
+    if isinstance(path_or_name, str) and is_spec(path_or_name):
+        return from_spec(path_or_name)
     directory = Path(path_or_name)
     if not directory.is_dir():
         raise InputError(
-            f"detector: {str(path_or_name)!r} is neither a folder nor one of {', '.join(DETECTORS)}"
+            f"detector: {str(path_or_name)!r} is neither a folder nor one of {', '.join(DETECTORS)}, nor a name like "
+            "module:function or sklearn:IsolationForest"
         )
     name = read_config(directory)["name"]
     if name not in DETECTORS:

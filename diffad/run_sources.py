@@ -13,7 +13,7 @@ from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
 from diffad.evaluation import BASELINES
 from diffad.plan import load_purifier, smooth
-from diffad.registry import DETECTORS, load_detector
+from diffad.registry import load_detector
 from diffad.runs import Run
 from diffad.sources import built_in_detector
 
@@ -127,7 +127,7 @@ class RunSources:
         word = self._named["detector"] or self.entry["detector"]
         folder = str(built_in_detector(may_train=False)) if word is None else str(word)
         detector = load_detector(folder)
-        if folder in DETECTORS:
+        if detector.image_shape is None:
             if self.split is None:
                 raise InputError(f"{folder} is fitted on the data, and {self.problem}")
             noise = {f"noise_{k}": self.entry.get(f"fit_{k}") for k in ("sigma", "copies")}

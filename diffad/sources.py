@@ -16,7 +16,7 @@ from certify.checks import InputError, check_device
 from certify.console import say
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
-from diffad.registry import DETECTORS, load_detector
+from diffad.registry import is_name, load_detector
 
 BUILT_IN = "digits.yaml"
 NAMED = 5  # images that a warning names
@@ -27,7 +27,8 @@ class DataOptions:
     """Detector and data of a command."""
 
     detector: str | None = None
-    """Folder of a trained detector, or the name of one to fit here; None: the built-in digits detector."""
+    """Folder of a trained detector, the name of one to fit here, or somebody else's: module:function,
+    sklearn:IsolationForest, pyod:IForest, onnx:FILE; None: the built-in digits detector."""
     data: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_name"])] = None
     """digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ...; None: what the detector was trained on."""
     normal_class: str | None = None
@@ -102,7 +103,7 @@ def load_detector_and_data(
     `fit` holds options for `Detector.fit` of a detector that is named.
     """
     folder = options.detector if options.detector is not None else str(built_in_detector())
-    named = folder in DETECTORS
+    named = is_name(folder)
     trained_on = {} if named else _training_data(Path(folder))
     if options.data is not None and _kind(options.data) != _kind(trained_on.get("spec", "")):
         trained_on = {}  # another data set: its classes and options are not those of the training
@@ -128,7 +129,7 @@ def load_detector_and_data(
         raise InputError(
             f"{error} ({folder} was trained on {spec!r}; say where it is now with --data)"
         ) from None
-    if named:
+    if detector.image_shape is None:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
         detector = detector.fit(split.train.images, **(fit or {}))
     elif fit and fit.get("noise_sigma") is not None:

@@ -23,11 +23,12 @@ from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.evidence import write_evidence
+from diffad.interop.foreign import ForeignDetector
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import Row, auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
 from diffad.precision import exact_float32
-from diffad.registry import DETECTORS, load_detector
+from diffad.registry import load_detector
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii, smoothing_levels
 from diffad.tables import format_table
@@ -92,7 +93,10 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         f"{', '.join(f'{radius:g}' for radius in radii)}, {options.name}"
     )
     data = split.name.replace(":", "-").replace("/", "-")
-    folder = config.output_dir or Path("runs") / f"attack-{detector.name}-{data}"
+    name = (
+        f"{detector.name}-{detector.score_name}" if isinstance(detector, ForeignDetector) else detector.name
+    )
+    folder = config.output_dir or Path("runs") / f"attack-{name}-{data}"
     denoised_by = None if purifier is None else purifier.fingerprint()
     identity = {
         "detector": detector.fingerprint(),
@@ -209,7 +213,7 @@ def load_transfer_sources(config: AttackConfig, split: DataSplit) -> dict[str, D
     sources: dict[str, Detector] = {}
     for word in words:
         source = load_detector(word)
-        source = source.fit(split.train.images) if word in DETECTORS else source
+        source = source.fit(split.train.images) if source.image_shape is None else source
         if source.image_shape != tuple(split.test.images.shape[1:]):
             raise InputError(
                 f"--sources: {word} takes images {source.image_shape}, {split.name} has others; train it on these"

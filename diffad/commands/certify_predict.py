@@ -25,7 +25,7 @@ from diffad.manifest import build_manifest, now
 from diffad.plan import Plan, default_smoothing, load_purifier, smooth
 from diffad.precision import exact_float32
 from diffad.prediction import Deployed, Prediction, Rule, check_budget, decide, fresh_seed
-from diffad.registry import DETECTORS, load_detector
+from diffad.registry import is_name, load_detector
 from diffad.results import ROWS
 from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii, with_score_options
 
@@ -214,7 +214,7 @@ def load(config: PredictConfig) -> Deployed:
 def load_normals(config: PredictConfig) -> tuple[Detector, Tensor | None, str]:
     """Return the fitted detector, and its calibration images with their name unless the threshold is given."""
     options = replace(config, limit=None)  # of the images to decide, not of the data
-    folder = config.detector is not None and config.detector not in DETECTORS
+    folder = config.detector is not None and not is_name(config.detector)
     if folder:
         loaded = load_detector(str(config.detector))  # what is wrong with it is not the fault of the data
         if config.threshold is not None:

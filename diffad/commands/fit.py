@@ -14,8 +14,11 @@ from diffad.baselines.generated_nn import GeneratedNN
 from diffad.config import parse_config
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector, allowed_quantile
+from diffad.interop.foreign import ForeignDetector
+from diffad.interop.spec import is_spec
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.precision import exact_float32
+from diffad.registry import load_detector
 from diffad.sources import DataOptions, default_class, load_detector_and_data, parse_radii
 
 
@@ -25,7 +28,7 @@ class FitConfig:
 
     detector: str = "pixel_nn"
     """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), zarnd (with --backbone),
-    cobra (with --network)."""
+    cobra (with --network), or somebody else's, such as sklearn:IsolationForest."""
     data: str | None = None
     """None: digits, or what the generator or the network was trained on."""
     normal_class: str | None = None
@@ -93,7 +96,10 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     started = now()
     split, detector = _FITS.get(config.detector, fitted)(config)
     detector.calibrate(split.calibration.images, quantile=allowed_quantile(len(split.calibration)))
-    folder = config.output_dir or f"runs/{config.detector}"
+    name = (
+        f"{detector.name}-{detector.score_name}" if isinstance(detector, ForeignDetector) else detector.name
+    )
+    folder = config.output_dir or f"runs/{name}"
     detector.save_pretrained(folder)
     manifest = build_manifest(
         "diffad fit",
@@ -117,6 +123,9 @@ def _split(config: FitConfig) -> DataSplit:
 def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data and the detector fitted on its training images."""
     split, radii = _split(config), parse_radii(config.radii)
+    if is_spec(config.detector):
+        detector = load_detector(config.detector)
+        return split, detector.fit(split.train.images, seed=config.seed)
     return split, fit_baseline(config.detector, split.train.images, split.validation, radii, seed=config.seed)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from diffad.baselines.patch_nn import PatchNN
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_mean import PixelMean
 from diffad.baselines.pixel_nn import PixelNN
+from diffad.interop import CallableDetector, OnnxDetector, PyODDetector, SklearnDetector
 
 SHAPE = (1, 8, 8)
 
@@ -87,6 +93,48 @@ def cobra(seed: int = 0, **options: object) -> Detector:
     return Cobra.from_network(backbone, heads, **options)
 
 
+def from_grey(images: Tensor) -> Tensor:
+    """Distance to a grey image: somebody else's score, with a gradient."""
+    return torch.linalg.vector_norm(images.flatten(1) - 0.5, dim=1)
+
+
+def callable_score() -> Detector:
+    """`from_grey` by a name that can be imported: pytest imports this file under one of its own."""
+    module = sys.modules.setdefault("contract_scores", ModuleType("contract_scores"))
+    if not hasattr(module, "from_grey"):
+        module.from_grey = from_grey  # type: ignore[attr-defined]
+    return CallableDetector("contract_scores:from_grey")
+
+
+def pyod() -> Detector:
+    pytest.importorskip("pyod")
+    return PyODDetector("KNN")
+
+
+def onnx() -> Detector:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    return OnnxDetector(str(grey_graph()))
+
+
+@cache
+def grey_graph() -> Path:
+    """`from_grey` as an ONNX file."""
+    from onnx import TensorProto, helper, save
+
+    grey = helper.make_tensor("grey", TensorProto.FLOAT, [1], [0.5])
+    nodes = [
+        helper.make_node("Sub", ["images", "grey"], ["difference"]),
+        helper.make_node("ReduceL2", ["difference"], ["score"], axes=[1, 2, 3], keepdims=0),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *SHAPE])
+    score = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch"])
+    graph = helper.make_graph(nodes, "from_grey", [images], [score], [grey])
+    path = Path(tempfile.mkdtemp()) / "grey.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
 # Several configurations of a detector each get their own entry: "name" or "name:what is special".
 FACTORIES: dict[str, Callable[[], Detector]] = {
     "pixel_mean": PixelMean,
@@ -109,6 +157,11 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "cobra:classifier": lambda: cobra(2, score="classifier"),
     "cobra:sum": lambda: cobra(2, score="sum"),
     "cobra:released": lambda: cobra(1, score="ensemble_released"),
+    "callable": callable_score,
+    "sklearn": lambda: SklearnDetector("IsolationForest", {"n_estimators": 60}),
+    "sklearn:density": lambda: SklearnDetector("KernelDensity", {"bandwidth": 0.3}),
+    "pyod": pyod,
+    "onnx": onnx,
 }
 
 
@@ -120,6 +173,11 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 def ranked_above(anomalies: np.ndarray, normals: np.ndarray) -> float:
     difference = anomalies[:, None] - normals[None]
     return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def require_gradient(detector: Detector) -> None:
+    if not detector.has_gradient:
+        pytest.skip("declares no gradient")
 
 
 def require_constant(constant: float | None, what: str) -> float:
@@ -178,6 +236,7 @@ def test_surrogates_score_each_image_by_itself_and_have_gradients(detector: Dete
 
 
 def test_each_image_has_a_gradient_of_its_own(detector: Detector) -> None:
+    require_gradient(detector)
     images = TEST.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(detector.score(images).sum(), images)
     assert bool(torch.isfinite(gradient).all())
@@ -188,7 +247,20 @@ def test_each_image_has_a_gradient_of_its_own(detector: Detector) -> None:
     assert not bool(alone.any())
 
 
+def test_a_black_box_says_so_and_is_attacked_by_its_scores(detector: Detector) -> None:
+    if detector.has_gradient:
+        assert detector.score(TEST[:2].clone().requires_grad_()).requires_grad
+        return
+    attacked, labels = torch.cat([NORMALS[:2], ANOMALIES[:2]]), np.array([0, 0, 1, 1])
+    with pytest.raises(InputError, match="no gradient in its input"):
+        attack(detector, attacked, labels, norm="linf", eps=0.1, steps=2)
+    result = attack(detector, attacked, labels, norm="linf", eps=0.3, method="square", steps=60)
+    assert (result.scores[:2] > result.clean_scores[:2]).all()
+    assert (result.scores[2:] < result.clean_scores[2:]).all()
+
+
 def test_the_gradient_is_the_slope(detector: Detector) -> None:
+    require_gradient(detector)
     if detector.approximate_gradient is not None:
         pytest.skip(f"declares its gradient approximate: {detector.approximate_gradient}")
     image = ANOMALIES[:1] * 0.8 + 0.1
@@ -202,6 +274,7 @@ def test_the_gradient_is_the_slope(detector: Detector) -> None:
 
 
 def test_gradient_at_a_training_image_is_finite(detector: Detector) -> None:
+    require_gradient(detector)
     images = TRAIN[:3].clone().requires_grad_()
     (gradient,) = torch.autograd.grad(detector.score(images).sum(), images)
     assert bool(torch.isfinite(gradient).all())
@@ -356,6 +429,7 @@ def test_score_lies_in_its_interval(detector: Detector) -> None:
 
 def test_an_attacker_who_may_show_anything_reaches_the_floor(detector: Detector) -> None:
     """At Linf eps 1: at least as bad as the worst of all train normals, test images and flat grey levels."""
+    require_gradient(detector)  # what a black box reaches depends on its budget
     greys = torch.linspace(0, 1, 11).view(-1, 1, 1, 1).expand(-1, *SHAPE)
     known = detector.score_array(torch.cat([TRAIN, TEST, greys]))
     attacked, labels = torch.cat([NORMALS[:4], ANOMALIES[:4]]), np.repeat([0, 1], 4)

@@ -33,12 +33,25 @@ def test_keys_of_the_table() -> None:
         "diffusion",
         "zarnd",
         "cobra",
+        "callable",
+        "sklearn",
+        "pyod",
+        "onnx",
     ]
     assert list(DETECTORS) == names
 
 
 def test_importing_diffad_stays_cheap() -> None:
-    heavy = ("diffusers", "accelerate", "sklearn", "matplotlib")
-    code = f"import sys, diffad; print([name for name in {heavy} if name in sys.modules])"
+    heavy = (
+        "diffusers",
+        "accelerate",
+        "sklearn",
+        "matplotlib",
+        "pyod",
+        "onnxruntime",
+        "anomalib",
+        "pytorch_ood",
+    )
+    code = f"import sys, diffad, certify; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

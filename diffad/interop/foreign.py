@@ -1,0 +1,120 @@
+"""What every adapter shares: somebody else's code computes the score, and a probe says whether it is still the same.
+
+Foreign code has no fingerprint of ours. So `fit` scores a few fixed images, keeps both, and whoever loads the detector
+elsewhere scores them again: another version of a library, or an edited function, is refused instead of trusted.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from certify.checks import InputError
+from diffad.detector import Detector
+
+F = TypeVar("F", bound="ForeignDetector")
+
+PROBES = 4  # of the training images, and as many of noise
+SAME = 1e-5  # scores this near, relative to the largest, differ by rounding: another batch, another CPU
+
+
+class ForeignDetector(Detector):
+    """A detector whose score is computed by code that is not part of diffad.
+
+    An adapter writes `_prepare` and `_foreign`, and sets `has_gradient`. `fit` refuses a score that is random, or that
+    depends on the other images of a batch: neither a certificate nor an attack would be about one image then.
+
+    Args:
+        what: which foreign score, in the words of the adapter.
+        options: its arguments, JSON values.
+    """
+
+    probe: Tensor
+    probe_scores: Tensor
+
+    def __init__(self, what: str, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.what, self.options = what, dict(options or {})
+        self.register_buffer("probe", torch.empty(0))
+        self.register_buffer("probe_scores", torch.empty(0, dtype=torch.float64))
+
+    @classmethod
+    def from_spec(cls: type[F], what: str, options: Mapping[str, Any]) -> F:
+        """Return a new detector as `--detector KIND:WHAT,name=value` asks for it."""
+        return cls(what, options)
+
+    @property
+    def score_name(self) -> str:
+        """What is scored, as rows and folders name it."""
+        return self.what.replace(":", ".").replace("/", ".")
+
+    @abstractmethod
+    def _prepare(self, train: Tensor, seed: int) -> None:
+        """Fit, open or import what computes the scores."""
+
+    @abstractmethod
+    def _restore(self, directory: Path) -> None:
+        """Do the same from the loaded buffers and folder."""
+
+    @abstractmethod
+    def _foreign(self, images: Tensor) -> Any:
+        """Return the scores (b,) or (b, 1) of images, higher = more anomalous, as a tensor or an array."""
+
+    def _fit(self, train: Tensor, seed: int) -> None:
+        self._prepare(train, seed)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(PROBES, *train.shape[1:], generator=generator)
+        self.probe = torch.cat([train[:PROBES].clamp(0, 1), noise.to(train)]).float()
+        self.probe_scores = self._probe_again()
+        self._check_probe(self._probe_again(), "gives the same images other scores the second time")
+        alone = torch.cat([self._score(image[None], None) for image in self.probe]).double()
+        self._check_probe(
+            alone, "scores an image differently alone and in a batch; where it allows it, give max_batch=1"
+        )
+
+    def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        given = images if self.has_gradient else images.detach()
+        scores = self._as_tensor(self._foreign(given))
+        if scores.shape not in ((len(images),), (len(images), 1)):
+            raise InputError(
+                f"{self._title}: returned shape {tuple(scores.shape)} for {len(images)} images, need ({len(images)},)"
+            )
+        if not bool(torch.isfinite(scores.detach()).all()):
+            raise InputError(f"{self._title}: returned NaN or infinity")
+        return scores.reshape(-1).to(images)
+
+    def _load_parts(self, directory: Path) -> None:
+        self._restore(directory)
+        with torch.no_grad():
+            found = self._probe_again()
+        self._check_probe(found, f"no longer gives the scores that {directory} was saved with; fit it again")
+
+    def _as_tensor(self, scores: Any) -> Tensor:
+        """Return scores that may be an array or a list as a tensor."""
+        if isinstance(scores, Tensor):
+            return scores
+        try:
+            return torch.from_numpy(np.array(scores, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{self._title}: returned {type(scores).__name__}, need one number an image"
+            ) from None
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name}:{self.what}"
+
+    def _probe_again(self) -> Tensor:
+        return self._score(self.probe, None).detach().double()
+
+    def _check_probe(self, found: Tensor, fault: str) -> None:
+        """Refuse probe scores that differ by more than rounding."""
+        difference = float((found - self.probe_scores).abs().max())
+        if difference > SAME * float(self.probe_scores.abs().max()):
+            raise InputError(f"{self._title}: {fault} (they differ by {difference:.3g})")

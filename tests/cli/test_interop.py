@@ -1,0 +1,57 @@
+"""Foreign detectors from the shell: attacked, certified, compared, saved and certified from their folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from certify import console
+from certify.cli import main as certify
+from diffad.cli import main
+
+DATA = ["--data", "digits", "--normal_class", "8", "--resolution", "8", "--limit", "4", "--sigma", "0.25"]
+CERTIFY = [
+    *DATA,
+    "--n",
+    "100",
+    "--radii",
+    "0,0.05",
+    "--smoothing",
+    "input",
+    "--no_baselines",
+    "--no_examples",
+]
+ATTACK = [*DATA, "--n", "100", "--eps", "0.05", "--checks", "none"]
+MODULE = "def brightness(images):\n    return images.mean((1, 2, 3))\n"
+
+
+@pytest.mark.parametrize(
+    ("detector", "attack", "label"),
+    [
+        ("scores_for_cli:brightness", ["--steps", "2", "--eot", "2"], "callable (scores_for_cli.brightness)"),
+        ("sklearn:OneClassSVM,nu=0.1", ["--method", "square", "--steps", "4"], "sklearn (OneClassSVM)"),
+    ],
+)
+def test_a_foreign_detector_is_certified_attacked_and_compared(
+    detector: str, attack: list[str], label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("scores_for_cli.py").write_text(MODULE)
+    assert certify(["--detector", detector, *CERTIFY, "--output_dir", "run"]) == console.DONE
+    assert main(["attack", "--detector", detector, *ATTACK, *attack, "--output_dir", "run"]) == console.DONE
+    capsys.readouterr()
+    assert main(["compare", "run", "--output_dir", "compared", "--json"]) == console.DONE
+    assert label in capsys.readouterr().out
+    commands = json.loads(Path("run/manifest.json").read_text())["commands"]
+    assert [entry["config"]["detector"] for entry in commands] == [detector, detector]
+
+
+def test_a_fitted_folder_is_certified_like_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+    fitted = ["--detector", "sklearn:OneClassSVM,nu=0.1", *DATA[:6]]
+    assert main(["fit", *fitted]) == console.DONE
+    assert capsys.readouterr().out.strip() == "runs/sklearn-OneClassSVM"
+    for detector, folder in (("runs/sklearn-OneClassSVM", "a"), (fitted[1], "b")):
+        assert certify(["--detector", detector, *CERTIFY, "--output_dir", folder, "--json"]) == console.DONE
+    first, second = (json.loads(line)["auroc"] for line in capsys.readouterr().out.splitlines())
+    assert first == second
