@@ -33,7 +33,7 @@ class Record:
     the image within its data set; `defect` is "good" for normals, else the kind (for class data sets: the
     class); images of one `group` (one object, one recording session) never lie on two sides of a split;
     `mask` is True on defective pixels; `defect_l2` is the L2 norm of defective minus clean image where the
-    clean one is known.
+    clean one is known; `category` is the class of the image in its data set, where that has classes.
     """
 
     image: Float32[Tensor, "c h w"]
@@ -43,6 +43,7 @@ class Record:
     group: str | None = None
     mask: Bool[Tensor, "h w"] | None = None
     defect_l2: float | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,8 @@ class ImageSet:
     """Images of one size, in a fixed order, with one entry an image in every other field (see `Record`).
 
     `masks` is None where the masks of some anomalies are unknown; normals have an empty mask. `defect_l2` is
-    None where no clean twin is known; normals have 0, unknown sizes are NaN.
+    None where no clean twin is known; normals have 0, unknown sizes are NaN. `categories` is None where the class
+    of some image is unknown; it plays no part in the fingerprint.
     """
 
     images: Float32[Tensor, "n c h w"]
@@ -60,11 +62,12 @@ class ImageSet:
     groups: tuple[str | None, ...]
     masks: Bool[Tensor, "n h w"] | None = None
     defect_l2: Float64[Tensor, " n"] | None = None
+    categories: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self):
             check_images(self.images)
-        for name in ("labels", "identifiers", "defects", "groups", "masks", "defect_l2"):
+        for name in ("labels", "identifiers", "defects", "groups", "masks", "defect_l2", "categories"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self):
                 raise InputError(f"ImageSet: got {len(value)} {name} for {len(self)} images")
@@ -93,6 +96,7 @@ class ImageSet:
             self.groups[index],
             None if self.masks is None else self.masks[index],
             None if size is None or np.isnan(size) else size,
+            None if self.categories is None else self.categories[index],
         )
 
     def take(self, indices: Sequence[int] | Int64[Tensor, " k"]) -> ImageSet:
@@ -107,6 +111,7 @@ class ImageSet:
             tuple(self.groups[i] for i in order),
             None if self.masks is None else self.masks[index],
             None if self.defect_l2 is None else self.defect_l2[index],
+            None if self.categories is None else tuple(self.categories[i] for i in order),
         )
 
     def normals(self) -> ImageSet:
@@ -158,6 +163,7 @@ class ImageSet:
         sizes = None
         if any(record.defect_l2 is not None for record in anomalies):
             sizes = torch.tensor([_size_or_nan(record) for record in records], dtype=torch.float64)
+        categories = tuple(record.category for record in records if record.category is not None)
         return cls(
             torch.stack([record.image for record in records]),
             torch.tensor([record.label for record in records], dtype=torch.int64),
@@ -166,6 +172,7 @@ class ImageSet:
             tuple(record.group for record in records),
             masks,
             sizes,
+            categories if len(categories) == len(records) else None,
         )
 
     @classmethod

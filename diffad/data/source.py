@@ -47,6 +47,7 @@ class Pool:
                 prefix + self.classes[place] if anomalous else GOOD,
                 None if self.groups is None else self.groups[place],
                 mask if mask is not None or anomalous else torch.zeros(image.shape[1:], dtype=torch.bool),
+                category=self.classes[place],
             )
             for place, (image, mask) in zip(places, pictures, strict=True)
         ]

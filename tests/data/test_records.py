@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -87,3 +89,15 @@ def test_image_hash_is_of_the_picture_alone():
     first, second = ImageSet.from_records([record(0.2, "a"), record(0.2, "b", group="g")]).image_hashes()
     assert first == second
     assert first != ImageSet.from_records([record(0.3, "a")]).image_hashes()[0]
+
+
+def test_classes_of_images_are_kept_where_all_are_known():
+    known = [replace(record(0.2, "a"), category="cat"), replace(scratched("b", 1.0), category="dog")]
+    images = ImageSet.from_records(known)
+    assert images.categories == ("cat", "dog")
+    assert images.take([1]).categories == ("dog",)
+    assert ImageSet.concat([images.normals(), images.anomalies()]).categories == ("cat", "dog")
+    assert ImageSet.from_records([known[0], scratched("b", 1.0)]).categories is None
+    assert (
+        images.fingerprint() == ImageSet.from_records([record(0.2, "a"), scratched("b", 1.0)]).fingerprint()
+    )
