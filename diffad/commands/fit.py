@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from certify import console
 from certify.checks import InputError
 from certify.files import write_json
+from diffad.backbones import Backbone, load_backbone
 from diffad.baselines.choose import fit_baseline
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.config import parse_config
@@ -17,9 +18,21 @@ from diffad.detector import Detector, allowed_quantile
 from diffad.interop.foreign import ForeignDetector
 from diffad.interop.spec import is_spec
 from diffad.manifest import build_manifest, describe_data, now
+from diffad.ood_scores import BackboneScore
 from diffad.precision import exact_float32
-from diffad.registry import load_detector
+from diffad.registry import detector_class, load_detector
 from diffad.sources import DataOptions, default_class, load_detector_and_data, parse_radii
+
+# The scores of a classifier, and which options of `fit` each takes.
+SCORES: dict[str, tuple[str, ...]] = {
+    "msp": (),
+    "max_logit": (),
+    "energy": ("temperature",),
+    "mahalanobis": ("ridge",),
+    "relative_mahalanobis": ("ridge",),
+    "openmax": ("tail_size", "top_classes"),
+}
+OWNERS = {"generator": ("generated_nn",), "backbone": ("zarnd", *SCORES), "network": ("cobra",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +40,9 @@ class FitConfig:
     """Fit a Lipschitz score or the closed-form denoiser; pca and patch_nn choose their option on validation data."""
 
     detector: str = "pixel_nn"
-    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), zarnd (with --backbone),
-    cobra (with --network), or somebody else's, such as sklearn:IsolationForest."""
+    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), cobra (with --network); with
+    --backbone: zarnd, msp, max_logit, energy, mahalanobis, relative_mahalanobis, openmax; or somebody else's, such as
+    sklearn:IsolationForest."""
     data: str | None = None
     """None: digits, or what the generator or the network was trained on."""
     normal_class: str | None = None
@@ -42,7 +56,8 @@ class FitConfig:
     generator_sigmas: str = "4,2,1,0.5,0.25,0.12"
     """Noise of its steps, falling, [0, 1] pixel units; within what it was trained on."""
     backbone: str | None = None
-    """Folder of the network whose features zarnd compares (`diffad backbones convert`, `diffad.backbones.train`)."""
+    """Folder of the network whose features zarnd compares, or of the classifier whose logits or features the scores
+    msp to openmax read (`diffad backbones convert`, `diffad.backbones.train`)."""
     k: int = 2
     """Neighbours of zarnd."""
     normalize: bool = False
@@ -55,6 +70,14 @@ class FitConfig:
     """Normals that zarnd keeps, chosen to cover the others; None: all."""
     index: str = "exact"
     """How zarnd searches: exact, or faiss_hnsw, faiss_ivf for very large banks, which may miss neighbours."""
+    temperature: float = 1.0
+    """Of energy."""
+    ridge: float = 1e-6
+    """Added to the variances of features in mahalanobis and relative_mahalanobis."""
+    tail_size: int = 25
+    """Largest distances of a class that openmax fits its law to."""
+    top_classes: int = 10
+    """Classes whose activation openmax revises (alpha in its paper)."""
     network: str | None = None
     """Folder of the trained cobra whose network gets a bank of these data (`diffad.cobra.train` fits one at once)."""
     cobra_score: str = "cosine"
@@ -62,7 +85,7 @@ class FitConfig:
     embedding: str = "projection"
     """What the cosine of cobra compares: projection or features."""
     device: str = "cpu"
-    """Where zarnd computes the features of the training images."""
+    """Where a detector with --backbone computes the features of the training images."""
     seed: int = 0
     """Of the fit and, without a generator, of the split."""
     output_dir: str | None = None
@@ -86,12 +109,15 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     """Fit, calibrate and save."""
     if config.detector == "diffusion":
         raise InputError("--detector: a diffusion detector is trained by `accelerate launch train_ddpm.py`")
-    for option, owner in (("generator", "generated_nn"), ("backbone", "zarnd"), ("network", "cobra")):
-        if getattr(config, option) is not None and config.detector != owner:
-            raise InputError(f"--{option}: {config.detector} takes none; use --detector {owner}")
-    if config.device != "cpu" and config.detector != "zarnd":
+    for option, owners in OWNERS.items():
+        if getattr(config, option) is not None and config.detector not in owners:
+            raise InputError(
+                f"--{option}: {config.detector} takes none; use --detector {' or '.join(owners)}"
+            )
+    if config.device != "cpu" and config.detector not in OWNERS["backbone"]:
         raise InputError(
-            f"--device: got {config.device}; {config.detector} is fitted on the CPU, only zarnd on others"
+            f"--device: got {config.device}; {config.detector} is fitted on the CPU, only detectors with --backbone on "
+            "others"
         )
     started = now()
     split, detector = _FITS.get(config.detector, fitted)(config)
@@ -131,19 +157,37 @@ def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:
 
 def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data and ZARND on the features of its training images."""
-    from diffad.backbones import load_backbone
     from diffad.zarnd import Zarnd
 
-    if config.backbone is None:
-        raise InputError(
-            "--backbone: zarnd needs the folder of a network, see `diffad backbones convert --help`"
-        )
     options = {name: getattr(config, name) for name in ("k", "normalize", "squared", "bank_size", "index")}
     layers = [layer.strip() for layer in config.layers.split(",") if layer.strip()]
-    detector = Zarnd.from_backbone(load_backbone(config.backbone), layers=layers, **options)
+    detector = Zarnd.from_backbone(_backbone(config), layers=layers, **options)
     split = _split(config)
     detector.to(config.device).fit(split.train.images, seed=config.seed)
     return split, detector.to("cpu")
+
+
+def fitted_on_classifier(config: FitConfig) -> tuple[DataSplit, Detector]:
+    """Return the data and a score of a classifier, which learns from the classes of its training images."""
+    chosen = detector_class(config.detector)
+    if not issubclass(chosen, BackboneScore):
+        raise InputError(f"--detector: {config.detector} is no score of a classifier")
+    options = {name: getattr(config, name) for name in SCORES[config.detector]}
+    detector = chosen.from_backbone(_backbone(config), **options).to(config.device)
+    split = _split(config)
+    if split.train.categories is None:
+        detector.fit(split.train.images, seed=config.seed)
+    else:
+        detector.fit_labelled(split.train.images, split.train.categories, seed=config.seed)
+    return split, detector.to("cpu")
+
+
+def _backbone(config: FitConfig) -> Backbone:
+    if config.backbone is None:
+        raise InputError(
+            f"--backbone: {config.detector} needs the folder of a network, see `diffad backbones convert --help`"
+        )
+    return load_backbone(config.backbone)
 
 
 def fitted_on_network(config: FitConfig) -> tuple[DataSplit, Detector]:
@@ -191,4 +235,9 @@ def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
     return split, detector.fit(split.train.images, seed=config.seed)
 
 
-_FITS = {"generated_nn": fitted_on_samples, "zarnd": fitted_on_features, "cobra": fitted_on_network}
+_FITS = {
+    "generated_nn": fitted_on_samples,
+    "zarnd": fitted_on_features,
+    "cobra": fitted_on_network,
+    **dict.fromkeys(SCORES, fitted_on_classifier),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,10 +15,12 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
+from torch.nn import functional as F
 
 from certify.checks import InputError
 from diffad import DETECTORS, Detector, detector_class, load_detector
 from diffad.attacks import Material, attack
+from diffad.backbones import Backbone, ResNet
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.baselines.patch_nn import PatchNN
@@ -62,7 +65,6 @@ def diffusion() -> Detector:
 
 def zarnd(**options: object) -> Detector:
     """A random network of a few channels."""
-    from diffad.backbones import Backbone, ResNet
     from diffad.zarnd import Zarnd
 
     arguments = {"width": 4, "blocks": [1, 1]}
@@ -82,7 +84,6 @@ def zarnd_linear(**options: object) -> Detector:
 
 def cobra(seed: int = 0, **options: object) -> Detector:
     """A random network of a few channels; of a classifier that nobody trained, the seed decides which side is which."""
-    from diffad.backbones import Backbone, ResNet
     from diffad.cobra import Cobra, Heads
 
     with torch.random.fork_rng():
@@ -135,6 +136,46 @@ def grey_graph() -> Path:
     return path
 
 
+def small_classifier(classes: int, seed: int) -> Backbone:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = ResNet(width=4, blocks=(1, 1), classes=classes)
+    arguments = {"width": 4, "blocks": [1, 1], "classes": classes}
+    return Backbone(network, arch="resnet", arguments=arguments, resolution=8)
+
+
+@cache
+def trained() -> Backbone:
+    """It tells three contrasts apart, and gives images with a spot small logits of all of them (outlier exposure)."""
+    backbone = small_classifier(3, 0).requires_grad_(True)
+    network = backbone.network.train()
+    contrast = TRAIN.flatten(1).std(1)
+    labels = (contrast[:, None] > contrast.quantile(torch.tensor([1 / 3, 2 / 3]))).sum(1)
+    shown = torch.cat([TRAIN, toy_images(60, seed=9, anomalous=True)]).expand(-1, 3, -1, -1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(150):
+        normals, spots = network(shown).split(60)
+        large = F.softplus(4 - normals.logsumexp(1)).mean() + F.softplus(spots.logsumexp(1)).mean()
+        loss = F.cross_entropy(normals, labels) - F.log_softmax(spots, 1).mean() + large
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return backbone.eval()
+
+
+@cache
+def centred() -> Backbone:
+    """Nobody trained it: logits of the toy images have mean 0 and standard deviation 1; of others the seed decides."""
+    backbone = small_classifier(4, 26)
+    backbone.network.fc.weight /= backbone.logits(TRAIN).std(0)[:, None]
+    backbone.network.fc.bias -= backbone.logits(TRAIN).mean(0)
+    return backbone
+
+
+def ood_score(name: str, backbone: Callable[[], Backbone] = trained, **options: object) -> Detector:
+    return detector_class(name).from_backbone(copy.deepcopy(backbone()), **options)
+
+
 # Several configurations of a detector each get their own entry: "name" or "name:what is special".
 FACTORIES: dict[str, Callable[[], Detector]] = {
     "pixel_mean": PixelMean,
@@ -162,6 +203,12 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "sklearn:density": lambda: SklearnDetector("KernelDensity", {"bandwidth": 0.3}),
     "pyod": pyod,
     "onnx": onnx,
+    "msp": lambda: ood_score("msp"),
+    "max_logit": lambda: ood_score("max_logit"),
+    "energy": lambda: ood_score("energy"),
+    "mahalanobis": lambda: ood_score("mahalanobis", ridge=1e-3),
+    "relative_mahalanobis": lambda: ood_score("relative_mahalanobis", ridge=1e-3),
+    "openmax": lambda: ood_score("openmax", centred),
 }
 
 

@@ -9,6 +9,7 @@ scores are compared with a tolerance, noise and neighbours exactly.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def zarnd() -> Detector:
     return Zarnd.from_backbone(Backbone(network, arch="resnet", arguments=arguments, resolution=8))
 
 
+def ood_score(name: str) -> Detector:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ResNet(width=4, blocks=(1, 1), classes=3)
+    arguments = {"width": 4, "blocks": [1, 1], "classes": 3}
+    backbone = Backbone(network, arch="resnet", arguments=arguments, resolution=8)
+    backbone.network.fc.bias -= backbone.logits(random_images(30, 0)).mean(0)
+    return detector_class(name).from_backbone(backbone)
+
+
 def cobra(score: str) -> Detector:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -78,6 +89,7 @@ FACTORIES = {
     "cobra": lambda: cobra("cosine"),
     "cobra:sum": lambda: cobra("sum"),
     "cobra:released": lambda: cobra("ensemble_released"),
+    **{name: partial(ood_score, name) for name in ("msp", "energy", "mahalanobis", "openmax")},
     "diffusion": diffusion,
 }
 
