@@ -19,7 +19,6 @@ from torch import Tensor
 from certify.checks import InputError
 from certify.console import run as run_command
 from certify.console import say
-from certify.files import write_json
 from diffad.backbones.accuracy import accuracy
 from diffad.backbones.architectures import build_network
 from diffad.backbones.backbone import Backbone, load_backbone
@@ -27,8 +26,8 @@ from diffad.backbones.classifier import Classifier
 from diffad.backbones.config import MEASURING, BackboneConfig, parse_arguments
 from diffad.backbones.labelled import LabelledSplit, load_labelled
 from diffad.backbones.losses import training_loss
-from diffad.manifest import build_manifest, describe_data, now, without_paths
-from diffad.training import WEIGHTS, Training, key, run, start_run
+from diffad.manifest import now, without_paths
+from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
 from diffad.training.log import StepLog
 
 ACCURACY = "accuracy.jsonl"
@@ -81,18 +80,14 @@ def train(config: BackboneConfig) -> Path:
             )
             backbone = finished(config, split, averaged, measured, training.step)
             backbone.save_pretrained(config.output_dir)
-            manifest = build_manifest(
+            write_manifest(
                 "diffad.backbones.train",
-                options,
-                data=describe_data(split),
+                config,
+                accelerator,
+                data=split,
                 detectors={"backbone": backbone.fingerprint()},
-                seeds={"training": config.seed},
                 started=started,
-                device=str(accelerator.device),
-                world_size=accelerator.num_processes,
-                argv=sys.argv,
             )
-            write_json(Path(config.output_dir) / "manifest.json", manifest)
             say(f"test accuracy {measured['clean']:.3f}, under PGD {measured['pgd']:.3f} ({config.eps})")
         accelerator.wait_for_everyone()
     finally:

@@ -19,7 +19,6 @@ import torch
 from certify.checks import InputError
 from certify.console import run as run_command
 from certify.console import say
-from certify.files import write_json
 from diffad.backbones.architectures import build_network
 from diffad.cobra.ahead import CraftedBatches
 from diffad.cobra.classifier import ClassifierConfig, train_classifier
@@ -31,8 +30,8 @@ from diffad.cobra.losses import CONTRASTIVE
 from diffad.cobra.network import CobraNetwork, Heads
 from diffad.cobra.step import CobraStep
 from diffad.data import DataSplit, load_data
-from diffad.manifest import build_manifest, describe_data, now
-from diffad.training import WEIGHTS, Training, key, run, start_run
+from diffad.manifest import now
+from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
 from diffad.training.launch import start_accelerator
 from diffad.training.optimizers import check_optimizer
 
@@ -73,18 +72,14 @@ def train(config: CobraConfig) -> Path:
         run(training, step, config=identity, draw_images=watch, figures=step.figures)
         if accelerator.is_main_process:
             detector = finish(config, training.averaged(), split, training.step)
-            manifest = build_manifest(
+            write_manifest(
                 "diffad.cobra.train",
-                options,
-                data=describe_data(split),
+                config,
+                accelerator,
+                data=split,
                 detectors={detector.name: detector.fingerprint()},
-                seeds={"training": config.seed},
                 started=started,
-                device=str(accelerator.device),
-                world_size=accelerator.num_processes,
-                argv=sys.argv,
             )
-            write_json(Path(config.output_dir) / "manifest.json", manifest)
         accelerator.wait_for_everyone()
     finally:
         accelerator.end_training()

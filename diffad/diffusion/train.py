@@ -20,15 +20,14 @@ from torch.nn import functional as F
 
 from certify.console import run as run_command
 from certify.console import say
-from certify.files import write_json
 from diffad.data import DataSplit, load_data
 from diffad.diffusion.config import AFTER_TRAINING, TrainConfig, parse_arguments
 from diffad.diffusion.finish import finish
 from diffad.diffusion.grids import SHOWN_SIGMAS, draw_grids
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.schedule import sigmas_of_schedule, timestep_for_sigma
-from diffad.manifest import build_manifest, describe_data, now
-from diffad.training import WEIGHTS, BatchLoss, Training, key, run, start_run
+from diffad.manifest import now
+from diffad.training import WEIGHTS, BatchLoss, Training, key, run, start_run, write_manifest
 from diffad.training.augment import augment
 
 
@@ -66,18 +65,14 @@ def train(config: TrainConfig) -> Path:
             averaged = training.averaged()
             draw(averaged, training.step)
             detector = finish(config, averaged, split)
-            manifest = build_manifest(
+            write_manifest(
                 "train_ddpm",
-                options,
-                data=describe_data(split),
+                config,
+                accelerator,
+                data=split,
                 detectors={detector.name: detector.fingerprint()},
-                seeds={"training": config.seed},
                 started=started,
-                device=str(accelerator.device),
-                world_size=accelerator.num_processes,
-                argv=sys.argv,
             )
-            write_json(Path(config.output_dir) / "manifest.json", manifest)
         accelerator.wait_for_everyone()
     finally:
         accelerator.end_training()

@@ -17,6 +17,7 @@ machine, with as many processes and threads).
 from diffad.training.batches import IMAGES, WEIGHTS, key
 from diffad.training.loop import BatchLoss, DivergedError, Figures, run
 from diffad.training.options import TrainingOptions
+from diffad.training.record import write_manifest
 from diffad.training.start import start_run
 from diffad.training.state import Training
 
@@ -31,4 +32,5 @@ __all__ = [
     "key",
     "run",
     "start_run",
+    "write_manifest",
 ]
