@@ -13,6 +13,8 @@ from diffad.attacks.threat import ThreatModel
 
 # images (b, c, h, w) -> the loss of each (b,), what an attack raises
 Losses = Callable[[Tensor], Tensor]
+# sees the gradient (b, c, h, w) of each step
+Watch = Callable[[Tensor], None]
 
 
 def ball_start(
@@ -35,13 +37,19 @@ def ascend(
     clean: Float[Tensor, "b c h w"],
     threat: ThreatModel,
     sizes: Sequence[float],
+    watch: Watch | None = None,
 ) -> Iterator[Float[Tensor, "b c h w"]]:
-    """Yield the point behind each step of projected gradient ascent (Madry et al. 2018); no graph is kept."""
+    """Yield the point behind each step of projected gradient ascent (Madry et al. 2018); no graph is kept.
+
+    `watch` is shown the gradient of every step.
+    """
     points = start.detach()
     for size in sizes:
         leaf = points.detach().requires_grad_(True)  # not `points` itself, which the caller may have kept
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(losses(leaf).sum(), leaf)
+        if watch is not None:
+            watch(gradient)
         points = threat.project(points + size * threat.ascent(gradient), clean)
         yield points
 
@@ -66,3 +74,22 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(training)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Hold a network fixed for a while: batch norm neither reads nor moves batch statistics, weights get no gradient.
+
+    The mode of every module and the switch of every parameter are put back, also after an error.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    switches = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    network.eval()
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, switch in switches:
+            parameter.requires_grad_(switch)

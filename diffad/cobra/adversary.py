@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffad.attacks.threat import ThreatModel
-from diffad.backbones.craft import ascend, ball_start, constant_steps, last
+from diffad.backbones.craft import ascend, ball_start, constant_steps, frozen, last
 
 Start: TypeAlias = Literal["random", "clean"]
 # embeddings (2, n, d) of the attacked and of the other view, class scores (n, classes) of the attacked one -> loss ()
@@ -62,22 +61,3 @@ class Adversary:
             sizes = constant_steps(self.threat.eps, self.steps)
             attacked = last(ascend(losses, start, view, self.threat, sizes))
         return attacked, values[-1] - values[0]
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Hold a network fixed for a while: batch norm neither reads nor moves batch statistics, weights get no gradient.
-
-    The mode of every module and the switch of every parameter are put back, also after an error.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    switches = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    network.eval()
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, switch in switches:
-            parameter.requires_grad_(switch)

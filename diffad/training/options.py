@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from certify.checks import InputError
 
@@ -29,6 +30,14 @@ FREE_ON_RESUME = frozenset(
         "logging_dir",
     }
 )
+
+
+def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with an infinite number, which JSON does not have, as text: `inf`."""
+    return {
+        name: str(value) if isinstance(value, float) and math.isinf(value) else value
+        for name, value in config.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

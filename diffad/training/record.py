@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from certify.files import write_json
 from diffad.manifest import Described, build_manifest, describe_data
-from diffad.training.options import TrainingOptions
+from diffad.training.options import TrainingOptions, as_json
 
 
 def write_manifest(
@@ -36,7 +36,7 @@ def write_manifest(
     """
     manifest = build_manifest(
         command,
-        asdict(config),
+        as_json(asdict(config)),
         data=describe_data(data),
         detectors=detectors,
         seeds={"training": config.seed},

@@ -27,7 +27,7 @@ from diffad.training.checkpoints import (
     split_optimizer,
 )
 from diffad.training.optimizers import make_optimizer
-from diffad.training.options import FREE_ON_RESUME, TrainingOptions
+from diffad.training.options import FREE_ON_RESUME, TrainingOptions, as_json
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -63,12 +63,14 @@ class Training(Generic[Network]):
         *,
         config: dict[str, Any],
         checkpoint: Path | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
     ) -> Training[Network]:
         """Set up the training of `module` on `tensors` (common first axis), as `checkpoint` left it if given.
 
         `config` is stored in checkpoints; one of another configuration is refused, naming what differs. The
         learning-rate schedule is built after `accelerator.prepare` and counts optimiser steps, so it is the
-        same for every accumulation and number of processes.
+        same for every accumulation and number of processes. `optimizer` moves parameters of `module`; None: the one
+        that `options` name.
         """
         saved_tensors, saved = load_checkpoint(checkpoint) if checkpoint else ({}, None)
         if saved is not None:
@@ -78,9 +80,9 @@ class Training(Generic[Network]):
         total = options.total_steps(len(tensors[0]), processes)
         batches_a_step = options.gradient_accumulation_steps * processes
         blank = copy.deepcopy(module)
-        model, optimizer, loader = accelerator.prepare(
+        model, prepared, loader = accelerator.prepare(
             module,
-            make_optimizer(module, options),
+            make_optimizer(module, options) if optimizer is None else optimizer,
             batch_loader(
                 tensors,
                 options.train_batch_size,
@@ -93,13 +95,13 @@ class Training(Generic[Network]):
         )
         schedule = get_scheduler(
             options.lr_scheduler,
-            optimizer,
+            prepared,
             num_warmup_steps=options.lr_warmup_steps,
             num_training_steps=total,
         )
         ema = _average(module, options) if options.use_ema else None
         training = cls(
-            accelerator, options, total, step, module, model, optimizer, schedule, ema, loader, blank
+            accelerator, options, total, step, module, model, prepared, schedule, ema, loader, blank
         )
         if saved is not None:
             training._restore(saved_tensors, saved)
@@ -120,7 +122,7 @@ class Training(Generic[Network]):
                 "schedule": self.schedule.state_dict(),
                 "ema_step": None if self.ema is None else self.ema.optimization_step,
                 "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
-                "config": config,
+                "config": as_json(config),
             }
             limit = self.options.checkpoints_total_limit
             save_checkpoint(self.options.output_dir, self.step, tensors, state, limit=limit)
@@ -165,7 +167,9 @@ def _average(module: nn.Module, options: TrainingOptions) -> EMAModel:
 def _check_same_run(state: dict[str, Any], config: dict[str, Any], processes: int, path: Path | None) -> None:
     """Refuse to resume a run of other options, or of another number of processes."""
     before = {**state["config"], "world_size": state["world_size"]}
-    after = json.loads(json.dumps({**config, "world_size": processes}))  # tuples become lists, as in the file
+    after = json.loads(
+        json.dumps({**as_json(config), "world_size": processes})
+    )  # tuples become lists, as in the file
     different = [
         f"{name} {before.get(name)!r} there, {after.get(name)!r} here"
         for name in sorted({*before, *after} - FREE_ON_RESUME)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from diffad.attacks.threat import ThreatModel
-from diffad.backbones.craft import ascend, ball_start, constant_steps, evaluating, last
+from diffad.backbones.craft import ascend, ball_start, constant_steps, evaluating, frozen, last
 
 LINF, L2 = ThreatModel("linf", 0.1), ThreatModel("l2", 0.5)
 
@@ -54,6 +54,30 @@ def test_crafting_leaves_weights_statistics_and_mode_alone() -> None:
     with pytest.raises(RuntimeError, match="stop"), evaluating(network):
         raise RuntimeError("stop")
     assert network.training
+
+
+def test_frozen_puts_every_mode_and_switch_back_after_an_error() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten())
+    network[0].bias.requires_grad_(False)
+    network[1].eval()  # one module alone in another mode
+
+    def fail() -> None:
+        with frozen(network):
+            assert not any(module.training for module in network.modules())
+            assert not any(parameter.requires_grad for parameter in network.parameters())
+            raise RuntimeError("in the attack")
+
+    with pytest.raises(RuntimeError, match="in the attack"):
+        fail()
+    assert [module.training for module in network.modules()] == [True, True, False, True]
+    assert [parameter.requires_grad for parameter in network.parameters()] == [True, False, True, True]
+
+
+def test_the_gradient_of_every_step_is_shown() -> None:
+    clean, seen = images(2), []
+    last(ascend(lambda x: x.square().sum((1, 2, 3)), clean, clean, LINF, [0.01, 0.02], seen.append))
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[0], 2 * clean)
 
 
 def test_the_usual_steps_reach_two_and_a_half_radii() -> None:
