@@ -21,6 +21,7 @@ DETECTORS: dict[str, str] = {
     "diffusion": "diffad.diffusion.detector:DiffusionDetector",
     "zarnd": "diffad.zarnd.detector:Zarnd",
     "cobra": "diffad.cobra.detector:Cobra",
+    "atd": "diffad.atd.detector:Atd",
     "msp": "diffad.ood_scores.logit_scores:MaximumSoftmax",
     "max_logit": "diffad.ood_scores.logit_scores:MaxLogit",
     "energy": "diffad.ood_scores.logit_scores:Energy",

@@ -109,6 +109,10 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     """Fit, calibrate and save."""
     if config.detector == "diffusion":
         raise InputError("--detector: a diffusion detector is trained by `accelerate launch train_ddpm.py`")
+    if config.detector == "atd":
+        raise InputError(
+            "--detector: atd is trained, by accelerate launch -m diffad.atd.train --config configs/atd/digits.yaml"
+        )
     for option, owners in OWNERS.items():
         if getattr(config, option) is not None and config.detector not in owners:
             raise InputError(

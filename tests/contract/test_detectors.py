@@ -94,6 +94,22 @@ def cobra(seed: int = 0, **options: object) -> Detector:
     return Cobra.from_network(backbone, heads, **options)
 
 
+def atd(seed: int, space: str = "feature") -> Detector:
+    """Random players; of a discriminator that nobody trained, the seed decides which side is which."""
+    from diffad.atd import Atd, FeatureDiscriminator, PixelDiscriminator
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = ResNet(width=4, blocks=(1, 1), classes=0, in_channels=1)
+        feature, pixel = FeatureDiscriminator(8, (12, 6)), PixelDiscriminator(1, 8, (4, 6))
+    for discriminator in (feature, pixel):  # the initial weights give logits of about 1e-5
+        discriminator.layers[-1].weight.data *= 1e4
+    if space == "pixel":
+        return Atd.from_network(pixel)
+    arguments = {"width": 4, "blocks": [1, 1], "classes": 0, "in_channels": 1}
+    return Atd.from_network(feature, Backbone(network, arch="resnet", arguments=arguments, resolution=8))
+
+
 def from_grey(images: Tensor) -> Tensor:
     """Distance to a grey image: somebody else's score, with a gradient."""
     return torch.linalg.vector_norm(images.flatten(1) - 0.5, dim=1)
@@ -198,6 +214,8 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "cobra:classifier": lambda: cobra(2, score="classifier"),
     "cobra:sum": lambda: cobra(2, score="sum"),
     "cobra:released": lambda: cobra(1, score="ensemble_released"),
+    "atd": lambda: atd(2),
+    "atd:pixel": lambda: atd(45, "pixel"),
     "callable": callable_score,
     "sklearn": lambda: SklearnDetector("IsolationForest", {"n_estimators": 60}),
     "sklearn:density": lambda: SklearnDetector("KernelDensity", {"bandwidth": 0.3}),

