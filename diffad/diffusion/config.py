@@ -40,6 +40,10 @@ class TrainConfig(TrainingOptions):
     """Height and width to resize to; None: as the data set has it."""
     in_channels: int | None = None
     """1 for grey, 3 for colour; None: as the data set has it."""
+    protocol: Literal["one_class", "unlabeled_multiclass", "ood"] = "one_class"
+    """What is normal: one class, or all of the data set, with other data sets anomalous."""
+    outliers: tuple[str, ...] = ()
+    """Data sets that are anomalous under the last two protocols; seen in testing alone."""
     random_flip: bool = False
     """Mirror half of the images left to right."""
     random_vertical_flip: bool = False

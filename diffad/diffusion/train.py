@@ -49,6 +49,8 @@ def train(config: TrainConfig) -> Path:
                 normal_class=config.normal_class,
                 resolution=config.resolution,
                 channels=config.in_channels,
+                protocol=config.protocol,
+                outliers=config.outliers,
                 seed=config.seed,
             )
         denoiser = build_denoiser(config, split.train.images)
