@@ -14,14 +14,23 @@ from pathlib import Path
 
 from certify.checks import InputError, check_choice
 from diffad.data.assemble import assemble
+from diffad.data.cues import cue_probe
 from diffad.data.digits import digits
 from diffad.data.folder import folder
 from diffad.data.mvtec import mvtec
-from diffad.data.protocols import PROTOCOLS, one_class, ood, resolve_class, unlabeled_multiclass
+from diffad.data.protocols import (
+    PROTOCOLS,
+    REST,
+    normal_classes,
+    one_class,
+    ood,
+    resolve_class,
+    unlabeled_multiclass,
+)
 from diffad.data.records import GOOD
 from diffad.data.source import Source
 from diffad.data.split import DataSplit
-from diffad.data.texture_split import texture_split
+from diffad.data.texture_split import texture_source, texture_split
 from diffad.data.torchvision_sets import SETS, torchvision_set
 
 
@@ -88,14 +97,16 @@ def load_data(
     Args:
         spec: "digits", "textures:FAMILY", "mvtec:PATH", "folder:PATH", or "mnist", "fashion_mnist", "cifar10",
             "cifar100", "svhn" (torchvision).
-        normal_class: the class that is normal under `one_class`; not needed where there is only one.
+        normal_class: the class that is normal under `one_class`; not needed where there is only one. Under `ood`
+            the normal classes, comma separated ("0,1,2"); default all.
         resolution: side in pixels of the square the images are resized to; default: digits 16, textures 32,
             mvtec 64, others as the files are.
         channels: 1 or 3; default as the files are, all colour where one is.
         seed: cuts the parts, draws the limited test and the synthetic defects.
         limit: test images a side (normals, anomalies); default all (digits: as many anomalies as normals).
         protocol: "one_class", "unlabeled_multiclass" or "ood" (see `diffad.data.protocols`).
-        outliers: specs of the data sets that are anomalous under the last two.
+        outliers: specs of the data sets that are anomalous under the last two; "rest" is the other classes of the same
+            set, "textures" all families of textures.
         group_above: train images whose high-pass correlation exceeds this stay in one part; default .7 for mvtec
             (1 turns it off), none for others.
         root: folder of torchvision sets; default $DIFFAD_DATA, else the platform's cache folder.
@@ -128,28 +139,72 @@ def _load_source(request: Request) -> DataSplit:
         normal = resolve_class(source, request.normal_class)
         name = source.name if normal == GOOD else f"{source.name}:{normal}"
     else:
-        others = _outliers(request, source)
+        whole, source = source, _normal_source(request, source)
+        others = _outliers(request, source, whole)
         protocol = {"unlabeled_multiclass": unlabeled_multiclass, "ood": ood}[request.protocol]
         choice = protocol(source, others, limit=request.limit, seed=request.seed)
         name = f"{source.name}-vs-{'+'.join(other.name for other in others)}"
-    return assemble(
+    split = assemble(
         name, source, choice, seed=request.seed, channels=request.channels, options=_options(request)
     )
+    if request.protocol == "one_class":
+        return split
+    _check_sets_apart(split)
+    return replace(split, probe={**split.probe, **cue_probe(split.test)})
 
 
-def _outliers(request: Request, source: Source) -> list[Source]:
-    """Return the outlier sets at the size and depth of the normal one, by the same resampler."""
-    if request.normal_class is not None:
+def _normal_source(request: Request, source: Source) -> Source:
+    """Return the set with its normal classes alone, named after them where they are not all."""
+    if request.normal_class is None:
+        return source
+    if request.protocol != "ood":
         raise InputError(f"normal_class: protocol {request.protocol} takes none, all classes are normal")
+    names = normal_classes(source, request.normal_class)
+    return replace(source.of_classes(names), name=f"{source.name}:{','.join(names)}")
+
+
+def _outliers(request: Request, source: Source, whole: Source) -> list[Source]:
+    """Return the outlier sets at the size and depth of the normal one, by the same resampler.
+
+    Where the normal set has been enlarged from a smaller size (`Source.native`), every outlier is brought to that size
+    and enlarged too: detail that no normal image can have would give it away.
+    """
     depth, side, _ = source.train.read(0)[0].shape
     result = []
     for spec in request.outliers:
+        if spec == REST:
+            result.append(_rest(source, whole))
+            continue
         other = replace(
             request, spec=spec, resolution=request.resolution or side, channels=request.channels or depth
         )
-        check_choice(other.kind, tuple(SOURCES), "outliers")
-        result.append(SOURCES[other.kind](other))
+        found = OUTLIERS[other.kind](other)
+        test = found.test.renamed(f"{found.name}/")
+        result.append(replace(found, test=test if source.native is None else test.drawn_by(source.native)))
     return result
+
+
+def _check_sets_apart(split: DataSplit) -> None:
+    """Refuse a picture that is normal in one test set and anomalous in another."""
+    seen: dict[str, tuple[int, str]] = {}
+    rows = zip(split.test.image_hashes(), split.test.labels.tolist(), split.test.identifiers, strict=True)
+    for digest, label, name in rows:
+        known, other = seen.setdefault(digest, (label, name))
+        if known != label:
+            raise InputError(
+                f"{split.name}: {other} and {name} are the same picture, one normal and one anomalous; leave out that "
+                "outlier set, or the normal classes that it holds"
+            )
+
+
+def _rest(source: Source, whole: Source) -> Source:
+    """Return the classes of the whole set that are not normal, as an outlier set."""
+    others = set(whole.test.classes) - set(source.train.classes)
+    if not others:
+        raise InputError(
+            f"outliers: {REST!r} is empty, all classes of {whole.name} are normal; name some by normal_class"
+        )
+    return replace(whole.of_classes(others), name=REST)
 
 
 def _load_textures(request: Request) -> DataSplit:
@@ -167,6 +222,12 @@ def _load_textures(request: Request) -> DataSplit:
 
 def _options(request: Request) -> dict[str, object]:
     return {**asdict(request), "outliers": list(request.outliers)}
+
+
+def _textures(request: Request) -> Source:
+    return texture_source(
+        request.argument, resolution=request.resolution, channels=request.channels, seed=request.seed
+    )
 
 
 def _digits(request: Request) -> Source:
@@ -201,4 +262,5 @@ DATASETS: dict[str, Callable[[Request], DataSplit]] = {
     "textures": _load_textures,
     **dict.fromkeys(SOURCES, _load_source),
 }
+OUTLIERS: dict[str, Callable[[Request], Source]] = {"textures": _textures, **SOURCES}
 TAKES_ARGUMENT = ("textures", "mvtec", "folder")

@@ -72,14 +72,15 @@ def unlabeled_multiclass(
 def ood(source: Source, outliers: Sequence[Source], *, limit: int | None = None, seed: int = 0) -> Choice:
     """Out-of-distribution detection: as `unlabeled_multiclass`, usually with several outlier sets.
 
-    A figure over sets is the unweighted mean of one AUROC per set, never one AUROC of the pooled images.
-    Class labels may be used to train a backbone; a `DataSplit` does not carry them.
+    A figure over sets is the unweighted mean of one AUROC per set, never one AUROC of the pooled images
+    (`diffad.outlier_sets`). Class labels may be used to train a backbone, and are kept in `ImageSet.categories`.
     """
     if len({other.name for other in outliers}) != len(outliers):
         raise InputError(f"{source.name}: the same outlier set is named twice")
     return unlabeled_multiclass(source, outliers, limit=limit, seed=seed)
 
 
+REST = "rest"  # as an outlier set: the classes of the same data set that are not normal
 PROTOCOLS = ("one_class", "unlabeled_multiclass", "ood")
 
 
@@ -92,6 +93,23 @@ def resolve_class(source: Source, normal_class: str | int | None) -> str:
         return str(normal_class)
     given = "none" if normal_class is None else repr(str(normal_class))
     raise InputError(f"{source.name}: got normal_class {given}, allowed are {', '.join(sorted(names))}")
+
+
+def outlier_set(defect: str) -> str:
+    """Return the outlier set of an anomaly, from what stands in `defects`: "mnist" of "mnist/7"."""
+    return defect.rpartition("/")[0]
+
+
+def normal_classes(source: Source, named: str | int | None) -> tuple[str, ...]:
+    """Return the classes that comma-separated names stand for, sorted; all where none is named."""
+    names = tuple(sorted(set(source.train.classes)))
+    if named is None:
+        return names
+    wanted = [name.strip() for name in str(named).split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in names]
+    if unknown or not wanted:
+        raise InputError(f"{source.name}: got normal_class {named!r}, allowed are {', '.join(names)}")
+    return tuple(name for name in names if name in wanted)
 
 
 def _first(places: Sequence[int], limit: int | None, rng: np.random.Generator) -> list[int]:

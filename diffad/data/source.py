@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -35,6 +35,32 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.identifiers)
+
+    def of_classes(self, names: Collection[str]) -> Pool:
+        """Return the images of these classes alone, in order."""
+        places = [place for place, name in enumerate(self.classes) if name in names]
+        read, thumbnail, groups = self.read, self.thumbnail, self.groups
+        return Pool(
+            tuple(self.identifiers[place] for place in places),
+            tuple(self.classes[place] for place in places),
+            lambda place: read(places[place]),
+            None if groups is None else tuple(groups[place] for place in places),
+            None if thumbnail is None else lambda place: thumbnail(places[place]),
+        )
+
+    def drawn_by(self, draw: Callable[[Tensor], Tensor]) -> Pool:
+        """Return the same images after `draw`, images to images (n, c, h, w), clipped to [0, 1]; masks stay."""
+        read = self.read
+
+        def drawn(place: int) -> tuple[Tensor, Tensor | None]:
+            image, mask = read(place)
+            return draw(image[None])[0].clamp(0.0, 1.0), mask
+
+        return replace(self, read=drawn)
+
+    def renamed(self, prefix: str) -> Pool:
+        """Return the same images with `prefix` before their identifiers, which may occur in another set too."""
+        return replace(self, identifiers=tuple(prefix + name for name in self.identifiers))
 
     def records(self, places: Sequence[int], *, anomalous: bool, prefix: str = "") -> list[Record]:
         """Read the images at `places`; an anomaly's defect kind is its class, with `prefix` before it."""
@@ -76,6 +102,10 @@ class Source:
     balanced: bool = False
     group_above: float | None = None
     native: Callable[[Tensor], Tensor] | None = None
+
+    def of_classes(self, names: Collection[str]) -> Source:
+        """Return the same set with the images of these classes alone."""
+        return replace(self, train=self.train.of_classes(names), test=self.test.of_classes(names))
 
 
 def _threaded(read: Callable[[int], T], places: Sequence[int], label: str) -> list[T]:

@@ -13,6 +13,7 @@ from certify.checks import InputError, check_choice
 from diffad.data.defects import SURFACE, SURFACE_TEST, DefectStyle, plant
 from diffad.data.probe import probe
 from diffad.data.records import GOOD, ImageSet, Record, quantise
+from diffad.data.source import Pool, Source
 from diffad.data.split import DataSplit
 from diffad.data.textures import FAMILIES, REFERENCE_SIZE, render
 
@@ -80,6 +81,33 @@ def texture_split(
     return DataSplit(
         f"textures:{family}", train, calibration, validation, test, side, depth, facts, options or {}
     )
+
+
+def texture_source(
+    family: str = "",
+    *,
+    resolution: int | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    counts: TextureCounts | None = None,
+) -> Source:
+    """Return textures without defects by class: one family, or all of them for "", each with `counts` images.
+
+    They are drawn at the size asked for, from the same streams as `texture_split`: nothing is resampled.
+    """
+    families = tuple(FAMILIES) if not family else (check_choice(family, tuple(FAMILIES), "texture family"),)
+    counts = counts or TextureCounts()
+    side, depth = resolution or REFERENCE_SIZE, channels or 1
+
+    def pool(stream: str, count: int) -> Pool:
+        def read(place: int) -> tuple[torch.Tensor, None]:
+            return _normal(families[place // count], seed, stream, place % count, side, depth).image, None
+
+        names = tuple(f"{name}/{stream}/{i:04d}" for name in families for i in range(count))
+        return Pool(names, tuple(name for name in families for _ in range(count)), read)
+
+    name = f"textures:{family}" if family else "textures"
+    return Source(name, pool("train", counts.train), pool("test", counts.test), SURFACE)
 
 
 def texture_rng(family: str, seed: int, stream: str, place: int) -> np.random.Generator:
