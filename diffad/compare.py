@@ -18,6 +18,7 @@ from diffad import page
 from diffad.conditions import Condition, Subject
 from diffad.metric_rows import Row, auroc_table
 from diffad.order import OrderError, check_order
+from diffad.outlier_sets import is_ood
 from diffad.plots import both_themes, headline, subject_labels
 from diffad.report_tables import matrix_html, number_texts
 from diffad.resampled import resampled_difference
@@ -102,6 +103,7 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     """
     rows: list[Row] = []
     proved: dict[tuple[float, str], Condition] = {}
+    in_sets = bool(runs) and is_ood(runs[0].manifest["data"].get("options", {}))
     labels = subject_labels(runs)
     for run in join_runs(runs):
         table = auroc_table(run)
@@ -113,7 +115,8 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
             own = [row for row in table if subject_of(row) == subject]
             for radius in sorted({row["radius"] for row in own if row["norm"] == "l2"}):
                 rows.append({"radius": radius, "label": label, "run": source, **_cell(own, radius)})
-                proved.update(_certified(run, subject, radius, label))
+                if not in_sets:  # a test of two pooled AUROCs says nothing of means over sets
+                    proved.update(_certified(run, subject, radius, label))
     rows.sort(key=lambda row: (row["radius"], -(row["certified"] if row["certified"] is not None else -1)))
     best = {row["radius"]: row["label"] for row in reversed(rows)}
     for row in rows:
@@ -169,16 +172,28 @@ def _cell(rows: list[Row], radius: float) -> Row:
         "alpha": None if certified is None else total_alpha(certified),
         "normals": base["normals"],
         "anomalies": base["anomalies"],
+        **by_set(clean, certified, attacked),
     }
 
 
+def by_set(clean: Row | None, certified: Row | None, attacked: Row | None) -> Row:
+    """Under "sets" what a row says of each outlier set, clean, certified and attacked; empty without sets."""
+    columns = {"clean": clean, "certified": certified, "attacked": attacked}
+    found = {kind: row.get("auroc_sets", {}) for kind, row in columns.items() if row is not None}
+    names = dict.fromkeys(name for one in found.values() for name in one)
+    sets = {name: {kind: found.get(kind, {}).get(name) for kind in columns} for name in names}
+    return {"sets": sets} if sets else {}
+
+
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What a reader has to know before comparing: rows that stand on different numbers of images."""
+    """What a reader has to know before comparing: means over outlier sets, rows on different numbers of images."""
     counts = {(row["normals"], row["anomalies"]) for row in rows}
+    sets = list(dict.fromkeys(name for row in rows for name in row.get("sets", {})))
+    said = [f"every AUROC is the unweighted mean over the outlier sets {', '.join(sets)}"] if sets else []
     if len(counts) <= 1:
-        return []
+        return said
     parts = ", ".join(f"{normals} + {anomalies}" for normals, anomalies in sorted(counts))
-    return [f"rows stand on different parts of the test set (normal + anomalous images: {parts})"]
+    return [*said, f"rows stand on different parts of the test set (normal + anomalous images: {parts})"]
 
 
 def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
@@ -198,7 +213,19 @@ def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
     text = align([[line[0], line[1].ljust(width), *line[2:]] for line in lines])
     text += "\n95 %: over the choice of test images (DeLong). "
     text += "behind: the best row of the radius minus this one, paired,\nby DeLong and by bootstrap"
-    return text + "".join(f"\nnote: {note}" for note in notes(rows))
+    text += "".join(f"\nnote: {note}" for note in notes(rows))
+    lines = set_lines(rows, digits)
+    return text if len(lines) == 1 else text + "\n\n" + align(lines)
+
+
+def set_lines(rows: Sequence[Row], digits: int = 3) -> list[list[str]]:
+    """A head, and a line for each row and outlier set: what its mean is made of; the head alone without such sets."""
+    lines = [["L2 radius", "detector", "outlier set", "clean", "certified", "attacked"]]
+    for row in rows:
+        for name, values in row.get("sets", {}).items():
+            lines.append([f"{row['radius']:g}", row["label"], name, *number_texts({**row, **values}, digits)])
+    widths = [max(len(line[i]) for line in lines) for i in (1, 2)]
+    return [[line[0], line[1].ljust(widths[0]), line[2].ljust(widths[1]), *line[3:]] for line in lines]
 
 
 def behind_text(row: Row) -> str:
@@ -225,6 +252,7 @@ def compare_html(
     sections = [
         ("", page.figure(picture, "AUROC against the L2 radius", caption)),
         ("Table", matrix_html(rows) + page.paragraph(about, "note") + warnings),
+        *([("By outlier set", page.table(set_lines(rows)))] if len(set_lines(rows)) > 1 else []),
         ("What the rows rest on", _basis(rows)),
         ("Check", page.paragraph(f"{checked.replace('<=', '≤')}.")),
     ]

@@ -20,6 +20,7 @@ from certify.metrics import (
 from certify.types import ScoreBounds, Side
 from certify.uncertainty import delong_interval
 from diffad.conditions import Condition
+from diffad.outlier_sets import Mask, outlier_sets
 from diffad.recorded_checks import failed_checks
 from diffad.resampled import resampled_interval
 from diffad.runs import Run
@@ -42,6 +43,8 @@ def auroc_table(run: Run) -> list[Row]:
     `*_interval` is the 95 % interval over the test images: DeLong's for auroc, Clopper-Pearson's for a rate
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
     auroc_bootstrap is the bootstrap's, of clean and of certified rows of side `both` alone.
+    Under protocol `ood` every metric is the unweighted mean over outlier sets, each against all normals, auroc_sets
+    holds the AUROC of each, and there are no intervals but that of fpr.
     The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
     """
     return [_row(run, condition, side) for condition in run.conditions for side in _sides(run, condition)]
@@ -72,8 +75,12 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
     labels, threshold = condition.images.labels, run.threshold(condition.subject)
     at_zero, failed = _unattacked(run, condition), failed_checks(run.manifest, condition)
     normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
-    values = _metrics(condition, side, at_zero, threshold)
-    rates = {"fpr95": normals, "tpr": anomalies, "fpr": normals}
+    sets = outlier_sets(run.manifest["data"].get("options", {}), labels, condition.images.defects)
+    found = _by_set(condition, side, at_zero, threshold, sets)
+    values = _mean(list(found.values())) if sets else _metrics(condition, side, at_zero, threshold)
+    # of a mean over sets, only the false positives are a share of one number of images
+    rates = {"fpr": normals} if sets else {"fpr95": normals, "tpr": anomalies, "fpr": normals}
+    intervals = {name: _interval(values[name], count) for name, count in rates.items()}
     return {
         **condition.subject._asdict(),
         "condition": condition.condition,
@@ -88,24 +95,55 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "normals": normals,
         "anomalies": anomalies,
         **values,
-        "auroc_interval": _test_set_interval(condition, side, at_zero),
-        "auroc_bootstrap": _bootstrap_interval(condition, side, at_zero),
-        **{f"{name}_interval": _interval(values[name], count) for name, count in rates.items()},
+        "auroc_interval": None if sets else _test_set_interval(condition, side, at_zero),
+        "auroc_bootstrap": None if sets else _bootstrap_interval(condition, side, at_zero),
+        **{f"{name}_interval": intervals.get(name) for name in ("fpr95", "tpr", "fpr")},
         "infinite": infinite_share(condition),
         "threshold": threshold,
         **({} if run.joint_alpha is None else {"joint_alpha": run.joint_alpha}),
         **({} if run.threshold_rule is None else {"threshold_rule": run.threshold_rule}),
         **({} if failed is None else {"failed_checks": failed}),
+        **({"auroc_sets": {name: one["auroc"] for name, one in found.items()}} if sets else {}),
     }
 
 
+def _by_set(
+    condition: Condition,
+    side: Side,
+    at_zero: ScoreBounds | None,
+    threshold: float | None,
+    sets: dict[str, Mask],
+) -> dict[str, dict[str, float | None]]:
+    """The metrics of all normals against each outlier set; statements that cost confidence share it between sets."""
+    found = {}
+    for name, keep in sets.items():
+        index = condition.images.index[keep]
+        order = np.flatnonzero(keep)[np.argsort(index)]  # `take` sorts
+        calm = None if at_zero is None else ScoreBounds(at_zero.lower[order], at_zero.upper[order])
+        found[name] = _metrics(condition.take(index), side, calm, threshold, statements=len(sets))
+    return found
+
+
+def _mean(found: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """The unweighted mean of each metric over outlier sets; None where there is no such statement."""
+    means: dict[str, float | None] = {}
+    for name in found[0]:
+        known = [one[name] for one in found]
+        means[name] = None if None in known else float(np.mean(np.array(known, dtype=np.float64)))
+    return means
+
+
 def _metrics(
-    condition: Condition, side: Side, at_zero: ScoreBounds | None, threshold: float | None
+    condition: Condition,
+    side: Side,
+    at_zero: ScoreBounds | None,
+    threshold: float | None,
+    statements: int = 1,
 ) -> dict[str, float | None]:
     """The metrics of one condition; those that have no such statement are None."""
     given = (condition.bounds, condition.images.labels, side, at_zero)
     if condition.alpha_kind in CORRECTED:
-        return _corrected(condition, side, at_zero, threshold)
+        return _corrected(condition, side, at_zero, threshold, statements)
     tpr, fpr = (None, None)
     if threshold is not None:
         rates = tpr_fpr_at_threshold(*given[:2], threshold, *given[2:])
@@ -120,22 +158,26 @@ def _metrics(
 
 
 def _corrected(
-    condition: Condition, side: Side, at_zero: ScoreBounds | None, threshold: float | None
+    condition: Condition,
+    side: Side,
+    at_zero: ScoreBounds | None,
+    threshold: float | None,
+    statements: int,
 ) -> dict[str, float | None]:
     """AUROC and rates of bounds that hold image by image: `alpha` is both theirs and that of the statement.
 
-    The AUROC is one statement at alpha, the two rates are another.
+    The AUROC is one statement at alpha, the two rates are another; of several `statements` that are to hold together,
+    one an outlier set, each has its share.
     """
     given = (condition.bounds, condition.images.labels)
     level = float(condition.alpha or 0.0)
     method = cast(ConfidenceMethod, condition.alpha_kind)
+    levels: Any = {"method": method, "alpha": level / statements, "alpha_per_image": level}
     tpr, fpr = (None, None)
     if threshold is not None:
-        found = tpr_fpr_confidence(
-            *given, threshold, side, at_zero, method=method, alpha=level, alpha_per_image=level
-        )
+        found = tpr_fpr_confidence(*given, threshold, side, at_zero, **levels)
         tpr, fpr = (float(one.value) for one in found)
-    value = auroc_confidence(*given, side, at_zero, method=method, alpha=level, alpha_per_image=level).value
+    value = auroc_confidence(*given, side, at_zero, **levels).value
     return {"auroc": float(value), "ap": None, "fpr95": None, "tpr": tpr, "fpr": fpr}
 
 

@@ -16,6 +16,7 @@ from certify.checks import InputError, check_device
 from certify.console import say
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
+from diffad.outlier_sets import cue_aurocs, is_ood
 from diffad.registry import is_name, load_detector
 
 BUILT_IN = "digits.yaml"
@@ -32,7 +33,11 @@ class DataOptions:
     data: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_name"])] = None
     """digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ...; None: what the detector was trained on."""
     normal_class: str | None = None
-    """The class taken as normal, where the data set has classes."""
+    """The class taken as normal, where the data set has classes; under ood several, comma separated."""
+    protocol: str | None = None
+    """one_class, unlabeled_multiclass or ood; None: that of the detector's training, else one_class."""
+    outliers: str | None = None
+    """Data sets that are anomalous under the last two, comma separated; rest: the other classes of the same set."""
     resolution: int | None = None
     """Height and width of the images; None: those of the detector."""
     data_seed: int | None = None
@@ -112,10 +117,14 @@ def load_detector_and_data(
         "normal_class": options.normal_class,
         "resolution": options.resolution,
         "seed": options.data_seed,
+        "protocol": options.protocol,
+        "outliers": split_names(options.outliers),
     }
     request: dict[str, Any] = {**trained_on, **{k: v for k, v in given.items() if v is not None}}
     request.setdefault("spec", "digits")
-    request["normal_class"] = default_class(request["spec"], request.get("normal_class"))
+    request["normal_class"] = default_class(
+        request["spec"], request.get("normal_class"), request.get("protocol")
+    )
     detector = load_detector(folder)
     if not named and detector.image_shape is not None and options.resolution is None:
         request["resolution"], request["channels"] = detector.image_shape[1], detector.image_shape[0]
@@ -123,11 +132,16 @@ def load_detector_and_data(
     try:
         split = load_data(spec, **{**request, "limit": limit})
     except InputError as error:
-        if options.data is not None or ":" not in spec:
+        outliers = request.get("outliers") or ()
+        moved = options.data is None and ":" in spec
+        moved |= options.outliers is None and any(":" in name for name in outliers)
+        if not moved:
             raise
         # a manifest keeps no absolute path, so that it can be given away
+        against = f" against {', '.join(outliers)}" if outliers else ""
+        where = "--data and --outliers" if outliers else "--data"
         raise InputError(
-            f"{error} ({folder} was trained on {spec!r}; say where it is now with --data)"
+            f"{error} ({folder} was trained on {spec!r}{against}; say where it is now with {where})"
         ) from None
     if detector.image_shape is None:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
@@ -142,7 +156,19 @@ def load_detector_and_data(
         )
     if not named and any(value is not None for value in given.values()):
         split = with_kept_images(detector, split, getattr(options, "device", "cpu"))
-    return detector, split
+    return detector, with_cue_probe(detector, split, getattr(options, "device", "cpu"))
+
+
+def with_cue_probe(detector: Detector, split: DataSplit, device: str = "cpu") -> DataSplit:
+    """Return the split, under protocol ood with what the detector makes of copies of normals in its probe."""
+    if not is_ood(split.options):
+        return split
+    return replace(split, probe={**split.probe, **cue_aurocs(detector, split, device)})
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """Read comma-separated names, for example of outlier sets; None stays None."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def with_kept_images(detector: Detector, split: DataSplit, device: str = "cpu") -> DataSplit:
@@ -166,9 +192,10 @@ def with_kept_images(detector: Detector, split: DataSplit, device: str = "cpu") 
     return replace(split, probe={**split.probe, **found})
 
 
-def default_class(spec: str, normal_class: str | None) -> str | None:
-    """Return the class taken as normal: 8 for the built-in digits when none is named."""
-    return "8" if spec == "digits" and normal_class is None else normal_class
+def default_class(spec: str, normal_class: str | None, protocol: str | None = None) -> str | None:
+    """Return the class taken as normal: under `one_class`, 8 for the built-in digits when none is named."""
+    one = protocol in (None, "one_class")
+    return "8" if spec == "digits" and normal_class is None and one else normal_class
 
 
 def with_score_options(detector: Detector, options: SourceOptions) -> Detector:

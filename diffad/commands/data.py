@@ -19,7 +19,7 @@ from diffad.data import DataSplit, ImageSet, load_data
 from diffad.data.sheet import contact_sheet
 from diffad.data.transforms.sheet import transform_sheet
 from diffad.manifest import describe_data
-from diffad.sources import default_class
+from diffad.sources import default_class, split_names
 from diffad.tables import align
 
 COLUMNS, ROWS = 10, 2  # of each kind of image on the sheet
@@ -33,7 +33,11 @@ class DataConfig:
     spec: Annotated[str, tyro.conf.Positional]
     """digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
     normal_class: str | None = None
-    """The class taken as normal, where the data set has classes."""
+    """The class taken as normal, where the data set has classes; under ood several, comma separated."""
+    protocol: str = "one_class"
+    """one_class, unlabeled_multiclass or ood."""
+    outliers: str | None = None
+    """Data sets that are anomalous under the last two, comma separated; rest: the other classes of the same set."""
     resolution: int | None = None
     """Height and width to resize to; None: as the data set has it."""
     seed: int = 0
@@ -64,7 +68,9 @@ def describe(config: DataConfig) -> None:
             raise InputError(f"--{name}: got {path}, need a name that ends in .png")
     split = load_data(
         config.spec,
-        normal_class=default_class(config.spec, config.normal_class),
+        normal_class=default_class(config.spec, config.normal_class, config.protocol),
+        protocol=config.protocol,
+        outliers=split_names(config.outliers) or (),
         resolution=config.resolution,
         seed=config.seed,
         limit=config.limit,

@@ -21,7 +21,14 @@ from diffad.manifest import build_manifest, describe_data, now
 from diffad.ood_scores import BackboneScore
 from diffad.precision import exact_float32
 from diffad.registry import detector_class, load_detector
-from diffad.sources import DataOptions, default_class, load_detector_and_data, parse_radii
+from diffad.sources import (
+    DataOptions,
+    default_class,
+    load_detector_and_data,
+    parse_radii,
+    split_names,
+    with_cue_probe,
+)
 
 # The scores of a classifier, and which options of `fit` each takes.
 SCORES: dict[str, tuple[str, ...]] = {
@@ -46,6 +53,11 @@ class FitConfig:
     data: str | None = None
     """None: digits, or what the generator or the network was trained on."""
     normal_class: str | None = None
+    """The class taken as normal; under ood several, comma separated."""
+    protocol: str = "one_class"
+    """one_class, unlabeled_multiclass or ood."""
+    outliers: str | None = None
+    """Data sets that are anomalous under the last two, comma separated; rest: the other classes of the same set."""
     resolution: int | None = None
     radii: str = "0,0.1,0.25"
     """L2 radii whose certified AUROC on validation data decides between options."""
@@ -126,6 +138,7 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     started = now()
     split, detector = _FITS.get(config.detector, fitted)(config)
     detector.calibrate(split.calibration.images, quantile=allowed_quantile(len(split.calibration)))
+    split = with_cue_probe(detector, split, config.device)
     name = (
         f"{detector.name}-{detector.score_name}" if isinstance(detector, ForeignDetector) else detector.name
     )
@@ -146,8 +159,14 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
 
 def _split(config: FitConfig) -> DataSplit:
     data = config.data or "digits"
-    normal = default_class(data, config.normal_class)
-    return load_data(data, normal_class=normal, resolution=config.resolution, seed=config.seed)
+    return load_data(
+        data,
+        normal_class=default_class(data, config.normal_class, config.protocol),
+        resolution=config.resolution,
+        seed=config.seed,
+        protocol=config.protocol,
+        outliers=split_names(config.outliers) or (),
+    )
 
 
 def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from certify import console
-from certify.metrics import auroc
 from certify.types import ScoreBounds
 from diffad.config import parse_config
+from diffad.outlier_sets import auroc_over_sets
 from diffad.precision import exact_float32
 from diffad.sources import SourceOptions, load_sources
 
@@ -37,7 +37,10 @@ def score(config: ScoreConfig) -> None:
     """Print one line an image, and the AUROC."""
     detector, split = load_sources(config)
     scores = detector.score_array(split.test.images)
-    area = float(auroc(ScoreBounds.exact(scores), split.test.labels.numpy(), "clean"))
+    found = auroc_over_sets(
+        ScoreBounds.exact(scores), split.test.labels.numpy(), split.test.defects, split.options, "clean"
+    )
+    area = found["mean"]
     names, labels = split.test.identifiers, split.test.labels.tolist()
     if config.json:
         images = [
@@ -49,4 +52,6 @@ def score(config: ScoreConfig) -> None:
     for name, label, value in zip(names, labels, scores, strict=True):
         flag = "" if detector.threshold_ is None or value <= detector.threshold_ else "  flagged"
         print(f"{value:10.5f}  {label}  {name}{flag}")
+    for name, value in found.items() if len(found) > 1 else ():
+        print(f"AUROC against {name} {value:.4f}" if name != "mean" else "unweighted mean:", file=sys.stderr)
     print(f"AUROC {area:.4f}", file=sys.stderr)

@@ -75,3 +75,40 @@ def test_options_of_others_are_refused(classifier: str, capsys: pytest.CaptureFi
     assert "--backbone: msp needs the folder of a network" in capsys.readouterr().err
     assert main(["fit", "--detector", "pca", "--backbone", classifier]) == console.FAILED
     assert "--backbone: pca takes none; use --detector zarnd or msp or" in capsys.readouterr().err
+
+
+def test_outlier_sets_are_averaged_from_the_shell(
+    classifier: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--protocol", "ood", "--normal_class", "0,1,2,3,4", "--outliers", "rest,digits"]
+    assert fit("mahalanobis", classifier, *given) == console.FAILED  # the digits hold the normals too
+    assert "are the same picture, one normal and one anomalous" in capsys.readouterr().err
+    given[-1] = "rest"
+    assert fit("mahalanobis", classifier, "--ridge", "0.001", *given) == console.DONE
+    manifest = json.loads(Path("mahalanobis-8/manifest.json").read_text())
+    assert {"roughness_auroc", "cue_resampling"} <= set(manifest["data"]["probe"])
+    where = ["--detector", "./mahalanobis-8", "--limit", "4"]
+    attack = [
+        "attack",
+        *where,
+        "--smoothing",
+        "plain",
+        "--norm",
+        "l2",
+        "--eps",
+        "0.1",
+        "--steps",
+        "3",
+        "--checks",
+        "none",
+    ]
+    assert main([*attack, "--output_dir", "attacked"]) == console.DONE
+    assert main(["compare", "attacked", "--output_dir", "compared"]) == console.DONE
+    found = json.loads(Path("compared/compare.json").read_text())
+    (row,) = found["rows"]
+    assert row["sets"] == {"rest": {"clean": row["clean"], "certified": None, "attacked": row["attacked"]}}
+    assert found["notes"] == ["every AUROC is the unweighted mean over the outlier sets rest"]
+    assert "By outlier set" in Path("compared/compare.html").read_text()
+    capsys.readouterr()
+    assert main(["score", *where]) == console.DONE
+    assert "AUROC against rest" in capsys.readouterr().err

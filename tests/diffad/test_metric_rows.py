@@ -114,3 +114,37 @@ def test_the_bounds_at_radius_zero_have_to_be_of_the_same_level(run, tmp_path):
     ]
     rows = auroc_table(write_run(tmp_path / "levels", run.manifest, other))
     assert {row["side"] for row in rows if row["condition"] == "certified" and row["radius"] > 0} == {"both"}
+
+
+@pytest.mark.parametrize("kind", ["total", "failures", "population"])
+def test_of_outlier_sets_the_mean_is_taken(run, kind):
+    """Sets of different size: each is a run of its own, whose numbers are averaged without weights."""
+
+    def named(condition):
+        labels = condition.images.labels
+        owner = iter(["small"] * 5 + ["large"] * int(labels.sum()))
+        defects = tuple(f"{next(owner)}/x" if label else "good" for label in labels)
+        changed = {"alpha_kind": kind, "alpha": 0.01} if condition.condition == "certified" else {}
+        return replace(condition, images=replace(condition.images, defects=defects), **changed)
+
+    manifest = {**run.manifest, "data": {**run.manifest["data"], "options": {"protocol": "ood"}}}
+    whole = replace(run, manifest=manifest, conditions=tuple(map(named, run.conditions)))
+
+    def alone(name):
+        keep = [np.array([d in ("good", f"{name}/x") for d in c.images.defects]) for c in whole.conditions]
+        taken = [c.take(c.images.index[k]) for c, k in zip(whole.conditions, keep, strict=True)]
+        return auroc_table(replace(run, conditions=tuple(taken)))
+
+    tables = {name: alone(name) for name in ("small", "large")}
+    for place, row in enumerate(auroc_table(whole)):
+        parts = {name: table[place] for name, table in tables.items()}
+        if kind == "total" or row["condition"] != "certified":
+            assert row["auroc_sets"] == {name: part["auroc"] for name, part in parts.items()}
+            assert row["fpr"] == pytest.approx(parts["small"]["fpr"])
+            assert row["ap"] == pytest.approx((parts["small"]["ap"] + parts["large"]["ap"]) / 2)
+        else:  # each of two statements at half the level: never above the one alone
+            assert all(row["auroc_sets"][name] <= part["auroc"] for name, part in parts.items())
+        assert row["auroc"] == pytest.approx(np.mean(list(row["auroc_sets"].values())), abs=1e-12)
+        assert row["auroc_interval"] is None
+        assert row["tpr_interval"] is None
+    assert "certified" in format_table(auroc_table(whole))
