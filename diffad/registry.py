@@ -32,6 +32,7 @@ DETECTORS: dict[str, str] = {
     "sklearn": "diffad.interop.outliers:SklearnDetector",
     "pyod": "diffad.interop.outliers:PyODDetector",
     "onnx": "diffad.interop.onnx:OnnxDetector",
+    "anomalib": "diffad.interop.anomalib:AnomalibDetector",
 }
 
 

@@ -5,6 +5,7 @@
 | `sklearn:IsolationForest,n_estimators=200`    | an outlier detector of scikit-learn                       |
 | `pyod:IForest`                                | one of PyOD                                               |
 | `onnx:score.onnx,output=score`                | an ONNX file                                              |
+| `anomalib:Patchcore,weights=resnet18.safetensors` | a model of anomalib                                  |
 | `my_scores:brightness,max_batch=8`            | a function of a module in the current folder              |
 | `my_detectors:Brightness,power=2`             | a class derived from `Detector`, with its arguments       |
 """
@@ -21,7 +22,7 @@ from certify.checks import InputError
 from diffad.detector import Detector
 
 # Keys of `diffad.DETECTORS` whose classes have `from_spec(what, options)`.
-ADAPTERS = ("sklearn", "pyod", "onnx")
+ADAPTERS = ("sklearn", "pyod", "onnx", "anomalib")
 _SPEC = re.compile(r"(?P<kind>[A-Za-z_][\w.]*):(?P<what>[^,]+)(?P<options>(,[A-Za-z_]\w*=[^,]*)*)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from diffad.baselines.patch_nn import PatchNN
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_mean import PixelMean
 from diffad.baselines.pixel_nn import PixelNN
-from diffad.interop import CallableDetector, OnnxDetector, PyODDetector, SklearnDetector
+from diffad.interop import AnomalibDetector, CallableDetector, OnnxDetector, PyODDetector, SklearnDetector
 
 SHAPE = (1, 8, 8)
 
@@ -134,6 +135,14 @@ def onnx() -> Detector:
     return OnnxDetector(str(grey_graph()))
 
 
+def anomalib(what: str, **options: object) -> Detector:
+    """A model of anomalib on timm's smallest network with random weights."""
+    with warnings.catch_warnings():  # it imports from where timm has moved its layers away
+        warnings.simplefilter("ignore")
+        pytest.importorskip(f"anomalib.models.image.{what.lower()}.torch_model")
+    return AnomalibDetector(what, {"backbone": "test_resnet", "weights": "random", **options})
+
+
 @cache
 def grey_graph() -> Path:
     """`from_grey` as an ONNX file."""
@@ -227,6 +236,8 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "mahalanobis": lambda: ood_score("mahalanobis", ridge=1e-3),
     "relative_mahalanobis": lambda: ood_score("relative_mahalanobis", ridge=1e-3),
     "openmax": lambda: ood_score("openmax", centred),
+    "anomalib": lambda: anomalib("Patchcore", layers="layer1+layer2"),
+    "anomalib:padim": lambda: anomalib("Padim", layers="layer1+layer2", n_features=20),
 }
 
 

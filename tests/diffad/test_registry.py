@@ -44,6 +44,7 @@ def test_keys_of_the_table() -> None:
         "sklearn",
         "pyod",
         "onnx",
+        "anomalib",
     ]
     assert list(DETECTORS) == names
 

@@ -1,0 +1,73 @@
+"""Gradients through code that switches them off.
+
+Libraries that only ever score put `with torch.no_grad():` into the forward pass. The score is right, its gradient is
+cut, and a white-box attack finds nothing: the detector looks robust. `gradients_through` undoes that while it lasts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+
+class _TorchWithGradients:
+    """The module `torch`, but for the contexts that switch gradients off, which do nothing."""
+
+    no_grad = staticmethod(nullcontext)
+    inference_mode = staticmethod(nullcontext)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+@contextmanager
+def gradients_through(model: nn.Module, package: str) -> Iterator[None]:
+    """Let `torch.no_grad()` do nothing in the source files of `package` that define the layers of `model`.
+
+    Only where gradients are recorded outside; everything else in those files stays as it is, and they get back what
+    they had. Not for several threads at once.
+    """
+    if not torch.is_grad_enabled():
+        yield
+        return
+    previous = {module: module.torch for module in _sources(model, package)}
+    try:
+        for module in previous:
+            patch_torch(module, _TorchWithGradients())
+        yield
+    finally:
+        for module, original in previous.items():
+            patch_torch(module, original)
+
+
+def patch_torch(module: ModuleType, value: Any) -> None:
+    """Set what a source file knows as `torch`."""
+    module.__dict__["torch"] = value
+
+
+def _sources(model: nn.Module, package: str) -> list[Any]:
+    names = {type(layer).__module__ for layer in model.modules()}
+    found = [sys.modules[name] for name in sorted(names) if name.split(".")[0] == package]
+    return [module for module in found if getattr(module, "torch", None) is torch]
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Let timm build networks without fetching weights, whatever it is asked for."""
+    import timm
+
+    build = timm.create_model
+
+    def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+        network: nn.Module = build(name, pretrained=False, **options)
+        return network
+
+    with patch.object(timm, "create_model", create_model):
+        yield
