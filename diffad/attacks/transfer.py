@@ -5,14 +5,16 @@ A target that withstands its own gradients but not those of another detector hid
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 
+from jaxtyping import Float
 from torch import Tensor
 
 from certify.types import ScoreFunction
 from diffad.attacks.momentum import momentum_ascent
-from diffad.attacks.objective import check_eval_mode, score_gradient
+from diffad.attacks.objective import GradientCount, check_eval_mode, score_gradient
 from diffad.attacks.search import Search
+from diffad.attacks.threat import ThreatModel
 
 
 def transfer(search: Search, steps: int) -> None:
@@ -23,12 +25,28 @@ def transfer(search: Search, steps: int) -> None:
     are counted, and the share of zeros among them, are those of the sources.
     """
     for source in search.material.sources.values():
-        check_eval_mode(source)
-        gradient = partial(_source_gradient, search, source)
-        step = search.threat.eps * search.threat.ascent(gradient(search.clean, 0))
-        search.query(search.threat.project(search.clean + step, search.clean))
-        search.query(momentum_ascent(gradient, search.threat, search.start, search.clean, steps))
+        clean, start = search.clean, search.start
+        for points in crafted(source, search.threat, clean, start, search.direction, steps, search.count):
+            search.query(points)
 
 
-def _source_gradient(search: Search, source: ScoreFunction, points: Tensor, step: int) -> Tensor:
-    return score_gradient(source, points, search.direction, search.count)[1]
+def crafted(
+    source: ScoreFunction,
+    threat: ThreatModel,
+    clean: Float[Tensor, "b c h w"],
+    start: Float[Tensor, "b c h w"],
+    direction: Float[Tensor, " b"],
+    steps: int,
+    count: GradientCount,
+) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Yield FGSM's point of one source, from the clean image, and the last one of its momentum PGD from `start`.
+
+    `direction` (b,) is +1 where the score is to be raised, -1 where lowered; `count` counts the gradients.
+    """
+    check_eval_mode(source)
+
+    def gradient(points: Tensor, step: int) -> Tensor:
+        return score_gradient(source, points, direction, count)[1]
+
+    yield threat.project(clean + threat.eps * threat.ascent(gradient(clean, 0)), clean)
+    yield momentum_ascent(gradient, threat, start, clean, steps)
