@@ -2,11 +2,13 @@
 
 A source is `textures:FAMILY` (procedural, nothing is downloaded), `transforms:NAME` (the given normals under one hard
 transform), or any data set with a training part: cifar10, folder:PATH, ... All are made at the resolution and with the
-channels of the in-distribution, files by the one resampler of `diffad.data.reading`.
+channels of the in-distribution, files by the one resampler of `diffad.data.reading`. Where the in-distribution has been
+enlarged from a smaller size, as the digits have, so is the open set: detail that no normal can have would give it away.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +62,12 @@ class OpenSources:
             elif kind == TRANSFORMS:
                 check_choice(name, tuple(HARD_TRANSFORMS), f"open data: {TRANSFORMS}")
 
-    def images(self, normals: Float32[Tensor, "n c h w"], count: int) -> Float32[Tensor, "m c h w"]:
+    def images(
+        self,
+        normals: Float32[Tensor, "n c h w"],
+        count: int,
+        native: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float32[Tensor, "m c h w"]:
         """Return about `count` images, in equal shares of the sources.
 
         A data set may hold fewer than its share, and a normal that its transform leaves as it is, is left out.
@@ -68,9 +75,11 @@ class OpenSources:
         Args:
             normals: in-distribution images that the transforms change, and that give resolution and channels.
             count: images in all, at least one of each source.
+            native: `Source.native` of the in-distribution, what makes an image look like all of its set.
         """
         share = -(-count // len(self.specs))
-        return torch.cat([self._of(spec, place, normals, share) for place, spec in enumerate(self.specs)])
+        found = torch.cat([self._of(spec, place, normals, share) for place, spec in enumerate(self.specs)])
+        return found if native is None else native(found).clamp(0.0, 1.0)
 
     def _of(self, spec: str, place: int, normals: Tensor, count: int) -> Tensor:
         kind, _, name = spec.partition(":")
@@ -90,6 +99,23 @@ class OpenSources:
         pool = SOURCES[kind](Request(spec, resolution=side, channels=channels, seed=self.seed)).train
         chosen = sorted(rng.permutation(len(pool))[:count].tolist())
         return ImageSet.from_records(pool.records(chosen, anomalous=True)).images
+
+
+def check_untested(specs: Sequence[str], outliers: Sequence[str]) -> None:
+    """Refuse sources of an open set that are outlier sets of the test; `textures` there stands for every family."""
+    seen = [
+        spec for spec in specs if spec in outliers or (TEXTURES in outliers and spec.startswith(TEXTURES))
+    ]
+    if seen:
+        raise InputError(
+            f"open data: {', '.join(seen)} is tested on ({', '.join(outliers)}); choose other open_data and "
+            "validation_open_data"
+        )
+
+
+def native_of(request: Request) -> Callable[[Tensor], Tensor] | None:
+    """Return what makes an image look like all of a data set that has been enlarged; None for others."""
+    return SOURCES[request.kind](request).native if request.kind in SOURCES else None
 
 
 def check_apart(split: DataSplit, trained: Tensor, choosing: Tensor) -> None:

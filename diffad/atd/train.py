@@ -26,13 +26,14 @@ from diffad.atd.config import AFTER_TRAINING, AtdConfig, parse_arguments
 from diffad.atd.feature_players import FeatureDiscriminator, FeatureGenerator
 from diffad.atd.finish import finish
 from diffad.atd.network import Players
-from diffad.atd.open_set import check_apart
+from diffad.atd.open_set import check_apart, check_untested, native_of
 from diffad.atd.optimizer import players_optimizer, watch_gradients
 from diffad.atd.pairs import PairedBatches
 from diffad.atd.pixel_players import PixelDiscriminator, PixelGenerator
 from diffad.atd.step import AtdStep
 from diffad.backbones import Backbone, load_backbone
 from diffad.data import DataSplit, load_data
+from diffad.data.load import Request
 from diffad.manifest import now
 from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
 
@@ -110,6 +111,7 @@ def load_extractor(config: AtdConfig) -> Backbone | None:
 
 def load_sets(config: AtdConfig) -> tuple[DataSplit, Tensor, Validation]:
     """Return the in-distribution data, the open set to train against, and what candidates are compared on."""
+    check_untested((*config.open_data, *config.validation_open_data), config.outliers)
     split = load_data(
         config.data,
         normal_class=config.normal_class,
@@ -119,12 +121,11 @@ def load_sets(config: AtdConfig) -> tuple[DataSplit, Tensor, Validation]:
         outliers=config.outliers,
         seed=config.seed,
     )
-    tested = sorted(set(config.outliers) & {*config.open_data, *config.validation_open_data})
-    if tested:
-        raise InputError(f"open_data: {', '.join(tested)} is tested on; choose another source")
-    opened = config.trained_on.images(split.train.images, config.open_images or len(split.train))
+    request = Request(config.data, resolution=split.resolution, channels=split.channels, seed=config.seed)
+    native = native_of(request)
+    opened = config.trained_on.images(split.train.images, config.open_images or len(split.train), native)
     normals = split.validation.normals().images[: config.validation_images]
-    others = config.chosen_on.images(normals, config.validation_images)
+    others = config.chosen_on.images(normals, config.validation_images, native)
     check_apart(split, opened, others)
     return split, opened, Validation(normals, others)
 

@@ -10,8 +10,16 @@ from PIL import Image
 
 from certify.checks import InputError
 from diffad.atd.config import AtdConfig
-from diffad.atd.open_set import CHOOSING, TRAINED, OpenSources, check_apart
+from diffad.atd.open_set import (
+    CHOOSING,
+    TRAINED,
+    OpenSources,
+    check_apart,
+    check_untested,
+    native_of,
+)
 from diffad.data import load_data
+from diffad.data.load import Request
 from diffad.data.transforms import apply
 
 NORMALS = images(0, 10, side=16)
@@ -72,6 +80,27 @@ def test_what_cannot_be_a_source_is_named() -> None:
     ):
         with pytest.raises(InputError, match=message):
             OpenSources(specs, 0, 0)
+
+
+def test_an_open_set_has_no_detail_that_the_normals_cannot_have() -> None:
+    native = native_of(Request("digits", resolution=16))
+    assert native is not None
+    found = OpenSources(("textures:dots", "transforms:jigsaw"), 0, 0).images(NORMALS, 12, native)
+    torch.testing.assert_close(native(found[:1]), found[:1], atol=0.05, rtol=0)  # up to the clip to [0, 1]
+    plain = OpenSources(("textures:dots", "transforms:jigsaw"), 0, 0).images(NORMALS, 12)
+    assert float((native(plain) - plain).abs().max()) > 0.05
+    assert native_of(Request("textures:dots")) is None
+
+
+def test_what_is_tested_on_is_refused_as_an_open_set() -> None:
+    check_untested(("textures:dots", "transforms:jigsaw"), ("rest", "textures:grid"))
+    for specs, outliers in (
+        (("textures:dots",), ("textures",)),
+        (("textures:dots",), ("textures:dots",)),
+        (("mnist", "cifar10"), ("rest", "mnist")),
+    ):
+        with pytest.raises(InputError, match=f"open data: {specs[0]} is tested on"):
+            check_untested(specs, outliers)
 
 
 def test_a_picture_in_two_sets_is_refused() -> None:
