@@ -16,6 +16,7 @@ COMMANDS = {
     "certify": "certify.cli",
     "diffad": "diffad.cli",
     "train": "diffad.backbones.train",
+    "atd": "diffad.atd.train",
     "cobra": "diffad.cobra.train",
     "measure": "measures",
 }
