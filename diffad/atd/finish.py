@@ -1,12 +1,9 @@
-"""From the candidates to a detector: the choice, the threshold, the probes, the folder."""
+"""From the candidates to a detector: the choice, the threshold, the folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from certify.console import say
 from certify.files import write_json
@@ -25,7 +22,7 @@ SELECTION = "selection.json"
 def finish(config: AtdConfig, players: Players, candidates: Candidates, split: DataSplit, steps: int) -> Atd:
     """Choose, calibrate and save the detector, in the float32 of the commands that will score with it.
 
-    `selection.json` keeps the candidates, which of them was chosen and on what, and the probes.
+    `selection.json` keeps the candidates, which of them was chosen, and on what.
     """
     if not any(row["step"] == steps for row in candidates.rows()):
         candidates.add(players, steps)
@@ -45,7 +42,6 @@ def finish(config: AtdConfig, players: Players, candidates: Candidates, split: D
         "select_on": config.select_on,
         "chosen": chosen,
         "candidates": candidates.rows(),
-        "channel_flip_auroc": channel_flip_auroc(detector, candidates),
     }
     write_json(Path(config.output_dir) / SELECTION, record)
     say(
@@ -53,17 +49,3 @@ def finish(config: AtdConfig, players: Players, candidates: Candidates, split: D
         f"{chosen['clean']:.3f} clean, {chosen['both']:.3f} attacked"
     )
     return detector
-
-
-def channel_flip_auroc(detector: Atd, candidates: Candidates) -> float | None:
-    """Return how well the score tells colour normals from themselves with the channels in reverse order; None for grey.
-
-    Far from one half, a detector reads the order of channels, and would separate data sets that were read differently.
-    """
-    normals = candidates.validation.normals
-    if normals.shape[1] != 3:
-        return None
-    device = next(detector.parameters()).device
-    scores = [detector.score_array(images.to(device)) for images in (normals, normals.flip(1))]
-    labels = np.repeat([0, 1], len(normals))
-    return float(roc_auc_score(labels, np.concatenate(scores)))

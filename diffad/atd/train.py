@@ -3,7 +3,8 @@
 Discriminator and generator learn on the features of a frozen backbone, against an attacker of the real images. The
 folder holds the detector, `log.jsonl` (both players' losses, gradient norms and rates, mean logits, the share of
 gradients that were zero while crafting), `validation.jsonl` (AUROC of each candidate, clean and attacked),
-`selection.json`, `manifest.json` and the checkpoints.
+`selection.json`, `manifest.json` (under protocol ood with the probes of resampling and channel order) and the
+checkpoints.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from diffad.backbones import Backbone, load_backbone
 from diffad.data import DataSplit, load_data
 from diffad.data.load import Request
 from diffad.manifest import now
+from diffad.sources import with_cue_probe
 from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
 
 _BATCH = 256  # images of a pass that computes features ahead
@@ -87,7 +89,7 @@ def train(config: AtdConfig) -> Path:
                 "diffad.atd.train",
                 config,
                 accelerator,
-                data=split,
+                data=with_cue_probe(detector, split, str(accelerator.device)),
                 detectors={detector.name: detector.fingerprint()},
                 started=started,
             )

@@ -139,8 +139,6 @@ def test_other_ways_to_train(
     still = {name.split(".")[0] for name, value in initial if torch.equal(value, saved[name])}
     assert still == ({"generator"} if options.get("generator") == "frozen" else set())
     assert load_detector(tmp_path / "run").score(split.test.images[:2]).shape == (2,)
-    selection = json.loads((tmp_path / "run" / "selection.json").read_text(encoding="utf-8"))
-    assert (selection["channel_flip_auroc"] is not None) == (options.get("in_channels") == 3)
 
 
 @pytest.mark.slow
@@ -217,6 +215,22 @@ def test_what_is_missing_or_leaks_is_named(
     assert "nowhere" in capsys.readouterr().err
     assert module.main(flags(tmp_path, backbone_folder, open_data=("digits",), open_images=2000)) == 1
     assert "of its images are in-distribution images of digits:8" in capsys.readouterr().err
+
+
+def test_under_protocol_ood_the_probes_are_in_the_manifest_and_the_test_is_kept_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from parts import backbone
+
+    backbone(16, channels=3).save_pretrained(tmp_path / "colour")
+    data = {"protocol": "ood", "normal_class": "0,1,2", "outliers": ("rest", "textures"), "in_channels": 3}
+    words = flags(tmp_path / "run", tmp_path / "colour", **data, max_train_steps=3)
+    assert module.main(words) == 1
+    assert "open data: textures:grid, textures:stripes, " in capsys.readouterr().err
+    kinds = ("--open_data", "transforms:jigsaw", "--validation_open_data", "transforms:cutout")
+    assert module.main([*words, *kinds]) == 0
+    probe = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["data"]["probe"]
+    assert 0 <= probe["cue_resampling"] <= 1
 
 
 def test_another_setting_is_another_run(
