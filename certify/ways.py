@@ -59,7 +59,7 @@ def make_base(detector: Any, way: Way, *, sigma: float, purifier: Any = None) ->
         return lambda clean, noisy: sure_score(own, noisy, sigma), 0.0
     reconstruct = needed_method(detector if purifier is None else purifier, "reconstruct", way)
     if way == "denoise":
-        score = score_function(detector)
+        score = score_function(behind(detector, purifier))
         return lambda clean, noisy: score(reconstruct(noisy, sigma)), 0.0
     score_pair = needed_method(detector, "score_pair", way)
     lipschitz = proven_constant(detector, "pair_lipschitz", way)
@@ -73,6 +73,12 @@ def score_function(detector: Any) -> ScoreFunction:
     if not callable(score):
         raise InputError(f"detector: {type(detector).__name__} has no score(images) and is not callable")
     return score  # type: ignore[no-any-return]
+
+
+def behind(detector: Any, purifier: Any) -> Any:
+    """Return what scores a reconstruction: of a detector that purifies for another one, that one (its `behind`)."""
+    inner = getattr(detector, "behind", None) if purifier is None else None
+    return detector if inner is None else inner
 
 
 def needed_method(owner: Any, name: str, way: str) -> Any:

@@ -139,10 +139,15 @@ class Plan:
 
 
 def default_smoothing(detector: Detector) -> str:
-    """Return `none` for a Lipschitz score, `reference` for a Lipschitz comparison, else `input`."""
+    """Return `none` for a Lipschitz score, `reference` for a Lipschitz comparison, else `input`.
+
+    A detector that purifies for another one is certified by `denoise`.
+    """
     if detector.lipschitz is not None:
         return "none"
-    return "reference" if detector.pair_lipschitz is not None else "input"
+    if detector.pair_lipschitz is not None:
+        return "reference"
+    return "denoise" if getattr(detector, "behind", None) is not None else "input"
 
 
 def lipschitz_term(detector: Detector, smoothing: str) -> float:

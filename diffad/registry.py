@@ -28,6 +28,7 @@ DETECTORS: dict[str, str] = {
     "mahalanobis": "diffad.ood_scores.mahalanobis:Mahalanobis",
     "relative_mahalanobis": "diffad.ood_scores.mahalanobis:RelativeMahalanobis",
     "openmax": "diffad.ood_scores.openmax:OpenMax",
+    "purified": "diffad.diffusion.purified:Purified",
     "callable": "diffad.interop.callables:CallableDetector",
     "sklearn": "diffad.interop.outliers:SklearnDetector",
     "pyod": "diffad.interop.outliers:PyODDetector",

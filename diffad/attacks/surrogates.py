@@ -26,7 +26,7 @@ from certify.smoothed_sum import SmoothedSum
 from certify.smoothing import SmoothedDetector
 from certify.sure import sure_score
 from certify.types import ScoreFunction
-from certify.ways import score_function
+from certify.ways import behind, score_function
 from diffad.attacks.gradients import Reconstruct, processes_of
 from diffad.attacks.objective import Objective, Rows, ScoreObjective
 from diffad.attacks.random import RandomTarget
@@ -126,8 +126,9 @@ def _bases(level: SmoothedDetector) -> dict[str, NoisyScore]:
         return {name: partial(_sure, one, sigma) for name, one in processes.items()}
     combine: Callable[..., Tensor] = _denoise if way == "denoise" else _reference
     if way == "denoise":
-        own = score_function(detector)
-        stand_ins = {name: score_function(one) for name, one in scores.items()}
+        scorer = behind(detector, level.purifier)
+        own = score_function(scorer)
+        stand_ins = {name: score_function(one) for name, one in _surrogates(scorer).items()}
     else:
         own = detector.score_pair
         stand_ins = {name: one.score_pair for name, one in scores.items() if hasattr(one, "score_pair")}

@@ -6,6 +6,7 @@
 | `pyod:IForest`                                | one of PyOD                                               |
 | `onnx:score.onnx,output=score`                | an ONNX file                                              |
 | `anomalib:Patchcore,weights=resnet18.safetensors` | a model of anomalib                                  |
+| `purified:runs/zarnd,diffusion=runs/digits,sigma=0.25` | DiffPure in front of a detector |
 | `my_scores:brightness,max_batch=8`            | a function of a module in the current folder              |
 | `my_detectors:Brightness,power=2`             | a class derived from `Detector`, with its arguments       |
 """
@@ -22,7 +23,7 @@ from certify.checks import InputError
 from diffad.detector import Detector
 
 # Keys of `diffad.DETECTORS` whose classes have `from_spec(what, options)`.
-ADAPTERS = ("sklearn", "pyod", "onnx", "anomalib")
+ADAPTERS = ("sklearn", "pyod", "onnx", "anomalib", "purified")
 _SPEC = re.compile(r"(?P<kind>[A-Za-z_][\w.]*):(?P<what>[^,]+)(?P<options>(,[A-Za-z_]\w*=[^,]*)*)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 

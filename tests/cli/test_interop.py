@@ -55,3 +55,13 @@ def test_a_fitted_folder_is_certified_like_the_name(capsys: pytest.CaptureFixtur
         assert certify(["--detector", detector, *CERTIFY, "--output_dir", folder, "--json"]) == console.DONE
     first, second = (json.loads(line)["auroc"] for line in capsys.readouterr().out.splitlines())
     assert first == second
+
+
+def test_a_purified_detector_is_certified_by_denoise(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*DATA[:8], "--sigma", "0.25", "--n", "50", "--batch_size", "50", "--output_dir", "run"]
+    detector = ["--detector", f"purified:pixel_nn,diffusion={trained},sigma=0.1,draws=2"]
+    words = ["--radii", "0,0.05", "--no_baselines", "--no_examples"]
+    assert certify([*detector, *options, *words]) == console.DONE
+    assert "purified (pixel_nn), denoise, σ = 0.25" in capsys.readouterr().out

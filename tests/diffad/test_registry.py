@@ -40,6 +40,7 @@ def test_keys_of_the_table() -> None:
         "mahalanobis",
         "relative_mahalanobis",
         "openmax",
+        "purified",
         "callable",
         "sklearn",
         "pyod",
