@@ -20,6 +20,7 @@ from torch import Tensor
 from certify import SmoothedDetector
 from certify.cli import main as certify
 from diffad import Detector, detector_class
+from diffad.atd import Atd, FeatureDiscriminator
 from diffad.attacks import attack
 from diffad.backbones import Backbone, ResNet
 from diffad.backbones.train import main as train_backbone
@@ -73,6 +74,18 @@ def cobra(score: str) -> Detector:
     return Cobra.from_network(backbone, heads, score=score)
 
 
+def atd() -> Detector:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ResNet(width=4, blocks=(1, 1), classes=0, in_channels=1)
+        discriminator = FeatureDiscriminator(8, (12, 6))
+    discriminator.layers[-1].weight.data *= 1e3  # the initial weights give logits of about 1e-5
+    arguments = {"width": 4, "blocks": [1, 1], "classes": 0, "in_channels": 1}
+    return Atd.from_network(
+        discriminator, Backbone(network, arch="resnet", arguments=arguments, resolution=8)
+    )
+
+
 def diffusion() -> Detector:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -86,6 +99,7 @@ FACTORIES = {
     **{name: detector_class(name) for name in ("pixel_mean", "pca", "pixel_nn", "closed_form")},
     "patch_nn": lambda: detector_class("patch_nn")(patch_size=3, bank_size=100),
     "zarnd": zarnd,
+    "atd": atd,
     "cobra": lambda: cobra("cosine"),
     "cobra:sum": lambda: cobra("sum"),
     "cobra:released": lambda: cobra("ensemble_released"),
