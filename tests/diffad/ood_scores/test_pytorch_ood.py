@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,14 @@ from diffad.ood_scores.mahalanobis import squared_distances
 theirs = pytest.importorskip("pytorch_ood.detector")
 
 COUNT, CLASSES, DIM = 400, 5, 8
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    """Theirs keeps means and covariances in the default dtype; in float32 its inverse alone is off by some 1e-4."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +46,8 @@ def test_mahalanobis_is_2n_times_theirs(labels: Tensor) -> None:
     tested = points(100, DIM, 3, 4.0)
     found = ours(Mahalanobis, features, labels)
     scores = squared_distances(tested, found.means, found.whitening).amin(1) / (2 * COUNT)
-    # theirs keeps its covariance in float32
-    expected = (
-        theirs.Mahalanobis(None).fit_features(features.float(), labels).predict_features(tested.float())
-    )
-    torch.testing.assert_close(scores.float(), expected, rtol=1e-4, atol=1e-4)
+    expected = theirs.Mahalanobis(None).fit_features(features, labels).predict_features(tested)
+    torch.testing.assert_close(scores, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_relative_mahalanobis_is_n_times_theirs(labels: Tensor) -> None:
@@ -50,8 +57,8 @@ def test_relative_mahalanobis_is_n_times_theirs(labels: Tensor) -> None:
     assert isinstance(found, RelativeMahalanobis)
     background = squared_distances(tested, found.background_mean, found.background_whitening)
     scores = (squared_distances(tested, found.means, found.whitening) - background).amin(1) / COUNT
-    expected = theirs.RMD(None).fit_features(features.float(), labels).predict_features(tested.float())
-    torch.testing.assert_close(scores.float(), expected, rtol=1e-4, atol=1e-4)
+    expected = theirs.RMD(None).fit_features(features, labels).predict_features(tested)
+    torch.testing.assert_close(scores, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("tail_size", "top_classes"), [(25, 10), (10, 3)])
@@ -64,4 +71,4 @@ def test_openmax_is_the_logit_of_theirs(labels: Tensor, tail_size: int, top_clas
     found = torch.sigmoid(detector.unknown_log_odds(tested))
     other = theirs.OpenMax(None, tailsize=tail_size, alpha=top_classes).fit_logits(logits, labels)
     assert 0.2 < float((found > 0.5).double().mean()) < 0.8
-    torch.testing.assert_close(found, other.predict_logits(tested), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, other.predict_logits(tested), rtol=1e-5, atol=1e-5)
