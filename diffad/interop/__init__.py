@@ -1,6 +1,7 @@
 """Detectors that other people wrote, under the contract of ours: scored, attacked and certified alike."""
 
 from diffad.interop.anomalib import AnomalibDetector
+from diffad.interop.as_sklearn import as_sklearn
 from diffad.interop.callables import CallableDetector, as_detector
 from diffad.interop.onnx import OnnxDetector
 from diffad.interop.outliers import PyODDetector, SklearnDetector
@@ -12,4 +13,5 @@ __all__ = [
     "PyODDetector",
     "SklearnDetector",
     "as_detector",
+    "as_sklearn",
 ]
