@@ -7,7 +7,7 @@ are a product of matrices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -48,6 +48,35 @@ def resampled_aurocs(anomalies: FloatArray, normals: FloatArray, seed: int, resa
         won = ((of_anomalies[block].astype(np.float64) @ credits) * of_normals[block]).sum(axis=1)
         found[block] = won / (2 * m * n)
     return found
+
+
+def resampled_mean_aurocs(
+    sets: Sequence[FloatArray], normals: FloatArray, seed: int, resamples: int
+) -> FloatArray:
+    """Return the unweighted mean over sets of anomalies of the AUROC against the same normals, in each resample.
+
+    The normals (n,) are drawn once for all sets, so that their part in the spread does not average out; the anomalies
+    (m,) of each set are drawn by themselves. A function of seed and counts; ends and memory as in `resampled_aurocs`.
+    """
+    if not sets:
+        raise InputError("sets: got none, need the scores of the anomalies of at least one")
+    of_normals = drawn_counts(normals.size, seed, 0, resamples)
+    found = np.zeros(resamples, dtype=np.float64)
+    for place, anomalies in enumerate(sets, 1):
+        credits = pair_credits(anomalies, normals)
+        of_anomalies = drawn_counts(anomalies.size, seed, place, resamples)
+        for start in range(0, resamples, BLOCK):
+            block = slice(start, start + BLOCK)
+            won = ((of_anomalies[block].astype(np.float64) @ credits) * of_normals[block]).sum(axis=1)
+            found[block] += won / (2 * anomalies.size * normals.size)
+    return found / len(sets)
+
+
+@lru_cache(maxsize=32)
+def drawn_counts(size: int, seed: int, stream: int, resamples: int) -> Counts:
+    """Return how often each of `size` images is drawn with replacement, (resamples, size); streams are independent."""
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, stream))))
+    return generator.multinomial(size, np.full(size, 1.0 / size), size=resamples).astype(np.int32)
 
 
 @lru_cache(maxsize=4)  # a table asks for the same resamples in every cell

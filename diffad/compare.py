@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from certify.checks import InputError
 from certify.console import say
 from certify.files import write_bytes, write_json, write_text
 from certify.text import ceil_text, floor_text
-from certify.uncertainty import delong_test
 from diffad import page
-from diffad.conditions import Condition, Subject
+from diffad.behind import behind, shown_certificate
+from diffad.conditions import Condition
 from diffad.metric_rows import Row, auroc_table
 from diffad.order import OrderError, check_order
 from diffad.outlier_sets import is_ood
 from diffad.plots import both_themes, headline, subject_labels
 from diffad.report_tables import matrix_html, number_texts
-from diffad.resampled import resampled_difference
 from diffad.results import read_run
 from diffad.runs import Run, join_runs
 from diffad.sandwich import FOLDER as VIOLATIONS
@@ -78,13 +75,19 @@ def check_comparable(runs: Sequence[Run]) -> None:
         raise InputError("compare: got no run; name at least one run folder")
     first = runs[0]
     for run in runs[1:]:
+        one, other = first.manifest["data"], run.manifest["data"]
         for name in ("fingerprint", "resolution"):
-            one, other = first.manifest["data"], run.manifest["data"]
             if one[name] != other[name]:
                 raise InputError(
                     f"compare: {first.folder} holds {_describe(one)}, {run.folder} holds {_describe(other)}; "
                     "compare runs of one data set at one resolution"
                 )
+        ways = [is_ood(data.get("options", {})) for data in (one, other)]
+        if ways[0] != ways[1]:
+            said = ["means over outlier sets" if way else "AUROCs of all images together" for way in ways]
+            raise InputError(
+                f"compare: {first.folder} states {said[0]}, {run.folder} states {said[1]}; compare runs of one protocol"
+            )
 
 
 def _describe(data: dict[str, Any]) -> str:
@@ -99,11 +102,12 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
     normals, anomalies; auroc_interval, DeLong's 95 % interval of the certified AUROC over the test images, and
     behind: [difference, low, high], by how much it lies behind the best certified row at this radius, with the
     95 % interval of DeLong's paired test (None for the best, and for rows on other images); behind_bootstrap: that of
-    the paired bootstrap (`diffad.resampled`).
+    the paired bootstrap (`diffad.resampled`). Of means over outlier sets the bootstrap alone speaks: auroc_bootstrap
+    stands where auroc_interval is None, and behind holds the bootstrap's interval.
     """
     rows: list[Row] = []
-    proved: dict[tuple[float, str], Condition] = {}
-    in_sets = bool(runs) and is_ood(runs[0].manifest["data"].get("options", {}))
+    proved: dict[tuple[float, str], Condition | None] = {}
+    options = runs[0].manifest["data"].get("options", {}) if runs else {}
     labels = subject_labels(runs)
     for run in join_runs(runs):
         table = auroc_table(run)
@@ -115,42 +119,14 @@ def compare_table(runs: Sequence[Run]) -> list[Row]:
             own = [row for row in table if subject_of(row) == subject]
             for radius in sorted({row["radius"] for row in own if row["norm"] == "l2"}):
                 rows.append({"radius": radius, "label": label, "run": source, **_cell(own, radius)})
-                if not in_sets:  # a test of two pooled AUROCs says nothing of means over sets
-                    proved.update(_certified(run, subject, radius, label))
+                proved[radius, label] = shown_certificate(run, subject, radius)
     rows.sort(key=lambda row: (row["radius"], -(row["certified"] if row["certified"] is not None else -1)))
     best = {row["radius"]: row["label"] for row in reversed(rows)}
     for row in rows:
         first, other = (proved.get((row["radius"], name)) for name in (best[row["radius"]], row["label"]))
-        row["behind"] = None if row["label"] == best[row["radius"]] else _behind(first, other)
-        row["behind_bootstrap"] = None if row["behind"] is None else _behind_resampled(first, other)
+        differ = row["label"] != best[row["radius"]]
+        row["behind"], row["behind_bootstrap"] = behind(first, other, options) if differ else (None, None)
     return rows
-
-
-def _certified(run: Run, subject: Subject, radius: float, label: str) -> dict[tuple[float, str], Condition]:
-    """The certificate that the table shows: a whole cell's before the per-image one, then the largest n."""
-    found = [
-        c for c in run.conditions if (c.subject.score, c.condition, c.norm) == (subject, "certified", "l2")
-    ]
-    found = [condition for condition in found if condition.radius == radius]
-    best = max(found, key=lambda c: (c.alpha_kind != "per_image", c.n), default=None)
-    return {} if best is None else {(radius, label): best}
-
-
-def _behind(first: Condition | None, other: Condition | None) -> list[float] | None:
-    """Difference of two certified AUROCs of the same images, side `both`, with its interval over test images."""
-    if first is None or other is None or not np.array_equal(first.images.index, other.images.index):
-        return None
-    labels = first.images.labels
-    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
-        return None
-    found = delong_test(first.bounds, other.bounds, labels)
-    # without variance (two perfect rows, or two where nothing is certified) the images say nothing on the difference
-    return [found.value, found.low, found.high] if found.method == "delong" else None
-
-
-def _behind_resampled(first: Condition | None, other: Condition | None) -> list[float] | None:
-    """The interval of the same difference by the paired bootstrap."""
-    return None if first is None or other is None else resampled_difference(first, other)
 
 
 def _cell(rows: list[Row], radius: float) -> Row:
@@ -168,6 +144,7 @@ def _cell(rows: list[Row], radius: float) -> Row:
         "failed_checks": None if attacked is None else attacked.get("failed_checks"),
         "infinite": None if certified is None else certified["infinite"],
         "auroc_interval": None if certified is None else certified["auroc_interval"],
+        "auroc_bootstrap": None if certified is None else certified["auroc_bootstrap"],
         "n": base["n"],
         "alpha": None if certified is None else total_alpha(certified),
         "normals": base["normals"],
@@ -189,7 +166,12 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader has to know before comparing: means over outlier sets, rows on different numbers of images."""
     counts = {(row["normals"], row["anomalies"]) for row in rows}
     sets = list(dict.fromkeys(name for row in rows for name in row.get("sets", {})))
-    said = [f"every AUROC is the unweighted mean over the outlier sets {', '.join(sets)}"] if sets else []
+    said = []
+    if sets:
+        said = [
+            f"every AUROC is the unweighted mean over the outlier sets {', '.join(sets)}; its intervals are those of "
+            "the bootstrap, normals drawn once for all sets"
+        ]
     if len(counts) <= 1:
         return said
     parts = ", ".join(f"{normals} + {anomalies}" for normals, anomalies in sorted(counts))
@@ -205,7 +187,7 @@ def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
         shown = "" if row["radius"] == before else f"{row['radius']:g}"
         images = f"{row['normals']}+{row['anomalies']}"
         clean, certified, attacked = number_texts(row, digits)
-        spread = [interval_text(row["auroc_interval"]), attacked, behind_text(row)]
+        spread = [interval_text(row["auroc_interval"] or row["auroc_bootstrap"]), attacked, behind_text(row)]
         spread.append(interval_text(row["behind_bootstrap"], 3))
         lines.append([shown, row["label"], clean, certified, *spread, str(row["n"]), images])
         before = row["radius"]

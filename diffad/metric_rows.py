@@ -22,7 +22,7 @@ from certify.uncertainty import delong_interval
 from diffad.conditions import Condition
 from diffad.outlier_sets import Mask, outlier_sets
 from diffad.recorded_checks import failed_checks
-from diffad.resampled import resampled_interval
+from diffad.resampled import resampled_interval, resampled_mean_interval
 from diffad.runs import Run
 
 Row = dict[str, Any]
@@ -44,7 +44,8 @@ def auroc_table(run: Run) -> list[Row]:
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
     auroc_bootstrap is the bootstrap's, of clean and of certified rows of side `both` alone.
     Under protocol `ood` every metric is the unweighted mean over outlier sets, each against all normals, auroc_sets
-    holds the AUROC of each, and there are no intervals but that of fpr.
+    holds the AUROC of each, and there are no intervals but that of fpr and auroc_bootstrap, which draws the normals
+    once for all sets.
     The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
     """
     return [_row(run, condition, side) for condition in run.conditions for side in _sides(run, condition)]
@@ -96,7 +97,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "anomalies": anomalies,
         **values,
         "auroc_interval": None if sets else _test_set_interval(condition, side, at_zero),
-        "auroc_bootstrap": None if sets else _bootstrap_interval(condition, side, at_zero),
+        "auroc_bootstrap": _bootstrap_interval(condition, side, at_zero, sets),
         **{f"{name}_interval": intervals.get(name) for name in ("fpr95", "tpr", "fpr")},
         "infinite": infinite_share(condition),
         "threshold": threshold,
@@ -193,11 +194,15 @@ def _test_set_interval(condition: Condition, side: Side, at_zero: ScoreBounds | 
     return [found.low, found.high]
 
 
-def _bootstrap_interval(condition: Condition, side: Side, at_zero: ScoreBounds | None) -> list[float] | None:
+def _bootstrap_interval(
+    condition: Condition, side: Side, at_zero: ScoreBounds | None, sets: dict[str, Mask]
+) -> list[float] | None:
     """The bootstrap's, beside DeLong's, for the rows that tables print: nobody attacked, and all of a certificate."""
     printed = condition.condition == "clean" or (condition.condition == "certified" and side == "both")
     if not printed or condition.alpha_kind in (*CORRECTED, "per_image"):
         return None
+    if sets:
+        return resampled_mean_interval(condition, sets, side, at_zero)
     return resampled_interval(condition, side, at_zero)
 
 

@@ -5,9 +5,15 @@ import pytest
 
 from certify.checks import InputError
 from certify.metrics import auroc
-from certify.resampling import pair_credits, resampled_aurocs, resampled_rows
+from certify.resampling import (
+    drawn_counts,
+    pair_credits,
+    resampled_aurocs,
+    resampled_mean_aurocs,
+    resampled_rows,
+)
 from certify.types import ScoreBounds
-from certify.uncertainty import bootstrap_interval, bootstrap_test
+from certify.uncertainty import bootstrap_interval, bootstrap_test, placement_values
 
 
 def scores(seed: int, m: int = 7, n: int = 11) -> tuple[np.ndarray, np.ndarray]:
@@ -50,3 +56,38 @@ def test_what_gives_no_resamples_is_refused() -> None:
         list(resampled_rows(2, 2, 0, 0))
     with pytest.raises(InputError, match="seed: got -1"):
         list(resampled_rows(2, 2, -1, 5))
+
+
+def test_of_several_sets_the_normals_are_drawn_once() -> None:
+    rng = np.random.default_rng(3)
+    normals, sets = rng.normal(size=40), (rng.normal(0.5, size=30), rng.normal(1.0, size=7))
+    found = resampled_mean_aurocs(sets, normals, 5, 300)
+    of_normals = np.repeat(np.arange(40), drawn_counts(40, 5, 0, 300)[-1])
+    assert len(of_normals) == 40
+    one = []
+    for place, anomalies in enumerate(sets, 1):
+        rows = np.repeat(np.arange(len(anomalies)), drawn_counts(len(anomalies), 5, place, 300)[-1])
+        bounds = ScoreBounds.exact(np.r_[anomalies[rows], normals[of_normals]])
+        one.append(auroc(bounds, np.r_[np.ones(len(rows), int), np.zeros(40, int)]))
+    assert found[-1] == pytest.approx(np.mean(one), abs=1e-12)
+
+
+def test_the_spread_of_a_mean_over_sets_is_that_of_the_u_statistic() -> None:
+    """DeLong for several samples: normals by their mean placement over sets, each set's anomalies by their own."""
+    rng = np.random.default_rng(4)
+    normals, sets = rng.normal(size=100), [rng.normal(shift, size=60) for shift in (0.5, 0.5, 1.0)]
+    placed = [placement_values(anomalies, normals) for anomalies in sets]
+    shared = np.mean([of_normals for _, of_normals in placed], axis=0)
+    variance = shared.var(ddof=1) / 100 + sum(own.var(ddof=1) / 60 for own, _ in placed) / 9
+    drawn = resampled_mean_aurocs(sets, normals, 0, 2000)
+    assert drawn.std(ddof=1) == pytest.approx(np.sqrt(variance), rel=0.05)
+    # normals that are drawn anew for every set would hide a part of the spread
+    apart = np.mean(
+        [resampled_mean_aurocs([one], normals, seed, 2000) for seed, one in enumerate(sets)], axis=0
+    )
+    assert apart.std(ddof=1) < 0.9 * np.sqrt(variance)
+
+
+def test_no_set_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        resampled_mean_aurocs([], np.zeros(3), 0, 10)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from certify.checks import InputError
 from diffad.compare import compare_command, compare_table, format_comparison
 from diffad.results import write_run
-from diffad.tables import NOTHING
+from diffad.tables import NOTHING, interval_text
 
 
 @pytest.fixture
@@ -103,3 +104,37 @@ def test_each_row_names_the_folder_that_it_comes_from(tmp_path, synthetic) -> No
     two = synthetic.run(tmp_path / "two", detector="diffusion", smoothing="denoise")
     found = {(row["smoothing"], row["run"]) for row in compare_table([one, two])}
     assert found == {("reference", "one"), ("denoise", "two")}
+
+
+def over_sets(run, folder, protocol="ood"):
+    """The run as one against the outlier sets a (4 anomalies) and b (the others)."""
+
+    def named(condition):
+        owner = iter("a" * 4 + "b" * 100)
+        defects = tuple(f"{next(owner)}/x" if label else "good" for label in condition.images.labels)
+        return replace(condition, images=replace(condition.images, defects=defects))
+
+    manifest = {**run.manifest, "data": {**run.manifest["data"], "options": {"protocol": protocol}}}
+    return write_run(folder, manifest, [named(c) for c in run.conditions])
+
+
+def test_means_over_outlier_sets_have_the_interval_of_the_bootstrap(runs, tmp_path) -> None:
+    rows = compare_table([over_sets(run, tmp_path / f"ood-{i}") for i, run in enumerate(runs)])
+    at = [row for row in rows if row["radius"] == 0.25]
+    assert all(row["auroc_interval"] is None for row in at)
+    assert all(row["auroc_bootstrap"][0] <= row["certified"] <= row["auroc_bootstrap"][1] for row in at)
+    value, low, high = at[1]["behind"]
+    assert value == pytest.approx(at[0]["certified"] - at[1]["certified"])
+    assert low <= value <= high
+    assert [low, high] == at[1]["behind_bootstrap"]
+    text = format_comparison(at)
+    assert "outlier sets a, b; its intervals are those of the bootstrap" in text
+    assert interval_text(at[0]["auroc_bootstrap"]) in text
+
+
+def test_a_mean_over_sets_does_not_stand_beside_a_pooled_auroc(runs, tmp_path) -> None:
+    """The same images under another protocol have the same fingerprint, but not the same number."""
+    one = over_sets(runs[0], tmp_path / "ood")
+    other = over_sets(runs[1], tmp_path / "pooled", "unlabeled_multiclass")
+    with pytest.raises(InputError, match="AUROCs of all images together; compare runs of one protocol"):
+        compare_command([one.folder, other.folder], tmp_path / "out")

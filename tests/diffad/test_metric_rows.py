@@ -147,4 +147,9 @@ def test_of_outlier_sets_the_mean_is_taken(run, kind):
         assert row["auroc"] == pytest.approx(np.mean(list(row["auroc_sets"].values())), abs=1e-12)
         assert row["auroc_interval"] is None
         assert row["tpr_interval"] is None
+        printed = row["condition"] == "clean" or (row["condition"] == "certified" and row["side"] == "both")
+        if printed and (kind == "total" or row["condition"] == "clean"):
+            assert row["auroc_bootstrap"][0] <= row["auroc"] <= row["auroc_bootstrap"][1]
+        else:
+            assert row["auroc_bootstrap"] is None
     assert "certified" in format_table(auroc_table(whole))
