@@ -1,10 +1,17 @@
-"""Detectors that other people wrote, under the contract of ours: scored, attacked and certified alike."""
+"""Detectors that other people wrote, under the contract of ours: scored, attacked and certified alike.
 
-from diffad.interop.anomalib import AnomalibDetector
-from diffad.interop.as_sklearn import as_sklearn
-from diffad.interop.callables import CallableDetector, as_detector
-from diffad.interop.onnx import OnnxDetector
-from diffad.interop.outliers import PyODDetector, SklearnDetector
+Names are looked up when they are used, so that reading a name on the command line imports no adapter.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffad.interop.anomalib import AnomalibDetector
+    from diffad.interop.callables import CallableDetector, as_detector
+    from diffad.interop.estimator import as_sklearn
+    from diffad.interop.onnx import OnnxDetector
+    from diffad.interop.outliers import PyODDetector, SklearnDetector
 
 __all__ = [
     "AnomalibDetector",
@@ -15,3 +22,19 @@ __all__ = [
     "as_detector",
     "as_sklearn",
 ]
+
+_MODULES = {
+    "AnomalibDetector": "anomalib",
+    "CallableDetector": "callables",
+    "OnnxDetector": "onnx",
+    "PyODDetector": "outliers",
+    "SklearnDetector": "outliers",
+    "as_detector": "callables",
+    "as_sklearn": "estimator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
