@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | mnist16,
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | atd | mnist16,
 # in the root of a checkout after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
 # mnist and mnist16 download the set, or read MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
@@ -116,6 +116,14 @@ cobra) # beside the rows of digits-8
   cp runs/digits-8-cobra/manifest.json $o/training.json
   beside digits-8
   ;;
+atd) # beside the rows of digits-8; needs runs/digits-backbone as zarnd makes it
+  o=$out/digits-8-atd
+  $bin/python -m diffad.atd.train --config configs/atd/digits.yaml --data digits --protocol one_class --normal_class 8 \
+    --backbone runs/digits-backbone --output_dir runs/digits-8-atd
+  smoothed $o runs/digits-8-atd
+  cp runs/digits-8-atd/manifest.json $o/training.json
+  beside digits-8
+  ;;
 mnist16) # eights of MNIST at 16 x 16, where every detector is cheap; needs runs/mnist-backbone as zarnd does
   o=$out/mnist16-8
   data=${MNIST_DATA:-mnist}
@@ -123,22 +131,24 @@ mnist16) # eights of MNIST at 16 x 16, where every detector is cheap; needs runs
   $bin/python train_ddpm.py --config configs/mnist.yaml "${images[@]}" --output_dir runs/mnist16-8
   $bin/certify --detector runs/mnist16-8 --data "$data" --limit 50 --radii $radii --output_dir $o
   cp runs/mnist16-8/manifest.json $o/training.json
-  for d in runs/mnist16-8 pixel_nn pca; do
-    where=(--data "$data")
-    if [[ $d != runs/* ]]; then where=("${images[@]}"); fi
-    $bin/diffad attack --detector $d "${where[@]}" --limit 50 --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir $o
-  done
+  attacked=(--limit 50 --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir $o)
+  $bin/diffad attack --detector runs/mnist16-8 --data "$data" "${attacked[@]}"
+  $bin/diffad attack --detector pixel_nn "${images[@]}" "${attacked[@]}"
   $bin/diffad fit --detector zarnd --backbone runs/mnist-backbone "${images[@]}" --output_dir runs/mnist16-8-zarnd
   $bin/python -m diffad.cobra.train --config configs/cobra/mnist.yaml "${images[@]}" --output_dir runs/mnist16-8-cobra
-  for d in zarnd cobra; do
+  $bin/python -m diffad.atd.train --config configs/atd/mnist.yaml "${images[@]}" --backbone runs/mnist-backbone \
+    --output_dir runs/mnist16-8-atd
+  for d in zarnd cobra atd; do
     smoothed $o-$d runs/mnist16-8-$d --data "$data" --limit 50
   done
   cp runs/mnist-backbone/manifest.json $o-zarnd/training.json
-  cp runs/mnist16-8-cobra/manifest.json $o-cobra/training.json
+  for d in cobra atd; do
+    cp runs/mnist16-8-$d/manifest.json $o-$d/training.json
+  done
   beside mnist16-8
   ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | mnist16" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | atd | mnist16" >&2
   exit 2
   ;;
 esac
