@@ -17,15 +17,16 @@ import numpy as np
 from certify.one_draw import one_draw_auroc, one_draw_rates
 from certify.shards import Shard
 from certify.text import ceil_text, floor_text
-from certify.types import SIDES, FloatArray
+from certify.types import SIDES, FloatArray, Side
 from certify.uncertainty import placement_values
 from diffad.conditions import TestedImages
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.drawn import draw_store, report_invalid
 from diffad.metric_rows import Row
+from diffad.outlier_sets import outlier_sets
 from diffad.plan import Plan, smooth, subject_of
-from diffad.tables import HALF, NOTHING, align, find
+from diffad.tables import HALF, NOTHING, align, find, over_sets
 from diffad.thresholds import quantile_threshold
 
 
@@ -45,7 +46,8 @@ def one_draw_rows(
         alpha (of this AUROC, and of its two rates together), normals, anomalies; auroc and tpr, lower bounds, and fpr,
         an upper one, of their expectation over the noise; `*_estimate` of each, nobody attacking; threshold: the
         `plan.quantile` of single draws of held-out normals, one each, so that a fresh normal, scored once, exceeds it
-        with probability at most 1 - quantile.
+        with probability at most 1 - quantile. Under protocol `ood` everything is the unweighted mean over outlier sets,
+        each with its share of alpha, and auroc_sets holds the AUROC of each.
     """
     smoothed = smooth(detector, plan, purifier, shard)
     store = partial(draw_store, store_folder, detector, split, smoothed, purifier, plan)
@@ -59,22 +61,43 @@ def one_draw_rows(
     draws = smoothed.noisy_scores(split.test.images, tested.index.tolist(), store=store("", "certify"))
     report_invalid(draws, detector.name)
     level = plan.alpha / one_draw_statements(plan)
-    given = (float(plan.sigma or 0.0), sorted({0.0, *plan.radii}), level)
+    sets = outlier_sets(split.options, tested.labels, tested.defects)
+    parts = [(draws[keep], tested.labels[keep]) for keep in sets.values()] or [(draws, tested.labels)]
+    given = (float(plan.sigma or 0.0), sorted({0.0, *plan.radii}), level / len(parts))
     shared = {
         **subject_of(detector, split, plan)._asdict(),
         **{"n": plan.n, "seed": plan.seed, "alpha": level, "threshold": threshold},
         **{"normals": int((tested.labels == 0).sum()), "anomalies": int((tested.labels == 1).sum())},
-        **estimates(draws, tested.labels, threshold),
+        **_mean([estimates(*part, threshold) for part in parts]),
     }
     rows: list[Row] = []
     for side in SIDES:
-        auroc = one_draw_auroc(draws, tested.labels, *given, side, smoothed.lipschitz)
-        tpr, fpr = one_draw_rates(draws, tested.labels, threshold, *given, side, smoothed.lipschitz)
+        found = [_bounds(part, threshold, given, side, smoothed.lipschitz) for part in parts]
         for place, radius in enumerate(given[1]):
             if (side == "clean") == (radius == 0.0):
-                bounds = {"auroc": float(auroc[place]), "tpr": float(tpr[place]), "fpr": float(fpr[place])}
-                rows.append({**shared, "norm": "l2", "radius": radius, "side": side, **bounds})
+                at = [{name: float(values[place]) for name, values in one.items()} for one in found]
+                by_set = {name: one["auroc"] for name, one in zip(sets, at, strict=False)}
+                row = {**shared, "norm": "l2", "radius": radius, "side": side, **_mean(at)}
+                rows.append({**row, "auroc_sets": by_set} if sets else row)
     return rows
+
+
+def _bounds(
+    part: tuple[FloatArray, Any],
+    threshold: float,
+    given: tuple[float, list[float], float],
+    side: Side,
+    lipschitz: float,
+) -> dict[str, FloatArray]:
+    """Bounds (radii,) of AUROC, TPR and FPR of some draws (images, K) and their labels."""
+    draws, labels = part
+    auroc = one_draw_auroc(draws, labels, *given, side, lipschitz)
+    tpr, fpr = one_draw_rates(draws, labels, threshold, *given, side, lipschitz)
+    return {"auroc": auroc, "tpr": tpr, "fpr": fpr}
+
+
+def _mean(found: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def one_draw_statements(plan: Plan) -> int:
@@ -106,4 +129,5 @@ def format_one_draw(rows: Sequence[Row]) -> str:
         rates = [f"{first['tpr_estimate']:.3f}", floor_text(sides[2]["tpr"], 3)]
         rates += [f"{first['fpr_estimate']:.3f}", ceil_text(sides[2]["fpr"], 3)]
         lines.append([f"{radius:g}", f"{first['auroc_estimate']:.3f}", *auroc, *rates])
-    return align(lines)
+    about = over_sets(first)
+    return f"{about.lstrip(', ')}\n{align(lines)}" if about else align(lines)

@@ -8,7 +8,7 @@ false-positive rate the order is reversed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise, product
@@ -20,6 +20,7 @@ from certify.checks import InputError
 from certify.metrics import auroc, average_precision, fpr_at_tpr
 from certify.types import ScoreBounds, Side
 from diffad.conditions import Condition, IntArray
+from diffad.outlier_sets import outlier_sets
 from diffad.runs import Run, join_runs
 
 TOLERANCE = 1e-12  # sums of equal terms in another order
@@ -65,22 +66,34 @@ class OrderReport:
 def check_order(runs: Iterable[Run]) -> OrderReport:
     """Compare every certificate, attack and clean score of one detector, smoothing, sigma, norm and radius.
 
-    Only images that both sides hold are compared.
+    Only images that both sides hold are compared. Under protocol `ood` each outlier set is compared by itself as well:
+    the tables state means over sets, and the pooled images can hide a set that is out of order.
     Raises `OrderError` naming the first cell that is out of order.
     """
     comparisons = scores = outside = 0
-    joined = [run.conditions for run in join_runs(runs)]
-    for conditions, subject in (
-        (all_, s) for all_ in joined for s in dict.fromkeys(c.subject.score for c in all_)
-    ):
-        own = [condition for condition in conditions if condition.subject.score == subject]
-        comparisons += sum(_check_against_clean(own, condition) for condition in own)
+    joined = [
+        (one, s) for one in join_runs(runs) for s in dict.fromkeys(c.subject.score for c in one.conditions)
+    ]
+    for run, subject in joined:
+        own = [condition for condition in run.conditions if condition.subject.score == subject]
+        for part in (own, *_by_set(own, run.manifest["data"].get("options", {}))):
+            comparisons += sum(_check_against_clean(part, condition) for condition in part)
+            comparisons += sum(_check_pair(part, *pair) for pair in _pairs(part))
         for certified, attacked in _pairs(own):
-            comparisons += _check_pair(own, certified, attacked)
             checked, escaped = count_outside(certified, attacked)
             scores, outside = scores + checked, outside + escaped
         _check_nested(own)
     return OrderReport(comparisons, scores, outside)
+
+
+def _by_set(own: list[Condition], options: Mapping[str, Any]) -> list[list[Condition]]:
+    """The conditions on all normals and the anomalies of one outlier set, for each set; none under other protocols."""
+    parts: dict[str, list[Condition]] = {}
+    for condition in own:
+        images = condition.images
+        for name, keep in outlier_sets(options, images.labels, images.defects).items():
+            parts.setdefault(name, []).append(condition.take(images.index[keep]))
+    return list(parts.values())
 
 
 def _check_nested(own: list[Condition]) -> None:

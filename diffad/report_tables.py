@@ -15,6 +15,7 @@ from diffad.tables import (
     confidence_text,
     find,
     interval_text,
+    over_sets,
     radius_text,
     subject_of,
 )
@@ -77,8 +78,8 @@ def _auroc_table(label: str, norm: str, alpha_kind: str | None, clean: Row | Non
             line += [cell_text(find(here, side=side)) for side in ATTACKED]
         lines.append(line)
     strong = [i for i, name in enumerate(head) if name == "both"]
-    spread = interval_text(clean["auroc_interval"] if clean else None)
-    caption = [label, f"AUROC {cell_text(clean)} {spread} without an attacker"]
+    spread = interval_text((clean["auroc_interval"] or clean["auroc_bootstrap"]) if clean else None)
+    caption = [label, f"AUROC {cell_text(clean)} {spread} without an attacker{over_sets(clean or {})}"]
     caption += [confidence_text(certified[0])] if certified else []
     return page.table(lines, groups=groups, caption="; ".join(caption), strong=strong)
 

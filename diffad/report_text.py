@@ -12,7 +12,7 @@ from diffad.metric_rows import Row
 from diffad.order import OrderReport
 from diffad.plots import pick_radius
 from diffad.runs import Run
-from diffad.tables import HALF, cell_text, find, strongest, subject_of, total_alpha
+from diffad.tables import HALF, cell_text, find, over_sets, strongest, subject_of, total_alpha
 
 WAYS = {
     "none": "the detector's own score, without noise: its proven Lipschitz constant gives the bounds",
@@ -74,6 +74,8 @@ def measured(run: Run, rows: list[Row]) -> str:
         ("Data", f"{data['name']}, {size}, {'grey' if data['channels'] == 1 else 'colour'}"),
         ("Test images", f"{counted['normals']} normal, {counted['anomalies']} anomalous"),
     ]
+    if about := over_sets(counted):
+        pairs.append(("Numbers", about.lstrip(", ") + ", without weights"))
     for subject in run.main:
         way = subject.score.smoothing
         pairs.append(("Detector", f"{subject.detector}, score {subject.score_name}"))
@@ -113,7 +115,7 @@ def _statement(row: Row) -> str:
         return f"at L2 radius {row['radius']:g} nothing is certified."
     images = row["normals"] + row["anomalies"]
     claim = f"no attack of L2 size at most {row['radius']:g} on each of these {images} images"
-    claim += f" brings the AUROC below {cell_text(row)}."
+    claim += f" brings the AUROC below {cell_text(row)}{over_sets(row)}."
     alpha = total_alpha(row)
     if alpha is None:
         return claim + " This follows from the score's Lipschitz constant; no chance is involved."
@@ -160,6 +162,10 @@ def probe(data: dict[str, Any]) -> str:
         "near_duplicates_anomalous": "Anomalous test images with one",
         "test_images_in_bank": "Test images among the normals that the detector keeps",
         "in_bank_first": "Their names, the first few",
+        "roughness_auroc": "Roughness alone against each outlier set, AUROC or its complement",
+        "roughness_auroc_resampled": "Roughness alone against resampled copies of the normals",
+        "cue_resampling": "AUROC of the detector against such copies",
+        "cue_channel_order": "AUROC of the detector against copies with blue and red exchanged",
         "defect_l2_min": "L2 size of the defects, least",
         "defect_l2_median": "L2 size of the defects, median",
         "defect_l2_max": "L2 size of the defects, largest",
@@ -169,6 +175,8 @@ def probe(data: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_number(one)}" for name, one in value.items())
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -126,12 +126,18 @@ def format_table(rows: Sequence[Row], digits: int = 3) -> str:
     return "\n\n".join(blocks)
 
 
+def over_sets(row: Row) -> str:
+    """Say of a row whose numbers are means over outlier sets that they are, and over which; empty for others."""
+    names = row.get("auroc_sets", {})
+    return f", mean over the outlier sets {', '.join(names)}" if names else ""
+
+
 def _block(subject: Subject, norm: str, clean: Row | None, rows: list[Row], digits: int) -> str:
     """The lines of one subject; a kind of row that it lacks has no column."""
     columns = [column for kind in sorted({_kind(row) for row in rows}) for column in _columns(kind)]
     counted = clean or rows[0]
     title = f"{subject.dataset}  {subject.label}  {subject.resolution} x {subject.resolution}  "
-    title += f"{counted['normals']} normal + {counted['anomalies']} anomalous  AUROC"
+    title += f"{counted['normals']} normal + {counted['anomalies']} anomalous  AUROC{over_sets(counted)}"
     certified = sorted((_kind(row), confidence_text(row)) for row in rows if row["condition"] == "certified")
     title += "".join(f"\n{text}" for text in dict.fromkeys(text for _, text in certified))
     if clean is not None:

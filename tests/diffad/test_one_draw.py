@@ -89,3 +89,30 @@ def test_the_table_floors_what_it_certifies_and_says_where_that_is_nothing(rows)
     assert "nothing certified" in lines[1]
     assert lines[3].split()[-4:] == ["0.750", "0.678", "0.100", "0.124"]
     assert format_one_draw(rows).splitlines()[1].split()[0] == "0"
+
+
+def test_over_outlier_sets_the_mean_of_the_bounds_is_stated() -> None:
+    """Each set has its share of alpha, so that all hold together, and with them their mean."""
+    options = {"protocol": "ood", "normal_class": "0,1", "outliers": ["rest", "textures"]}
+    split = load_data("digits", resolution=8, limit=8, **options)
+    detector = ClosedForm(draws=3).fit(split.train.images)
+    rows = one_draw_rows(detector, split, PLAN)
+    labels = split.test.labels.numpy()
+    draws = smooth(detector, PLAN).noisy_scores(split.test.images, range(len(labels)))
+    for row in rows:
+        found = {}
+        for name in ("rest", "textures"):
+            keep = np.array(
+                [
+                    label == 0 or defect.startswith(name)
+                    for label, defect in zip(labels, split.test.defects, strict=True)
+                ]
+            )
+            found[name] = one_draw_auroc(
+                draws[keep], labels[keep], 1.0, [row["radius"]], 0.01 / 2, row["side"], 1.0
+            )[0]
+        assert row["auroc_sets"] == found
+        assert row["auroc"] == np.mean(list(found.values()))
+        assert row["alpha"] == 0.01
+        assert row["auroc"] < row["auroc_estimate"]
+    assert "mean over the outlier sets rest, textures" in format_one_draw(rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from certify.types import ScoreBounds
-from diffad.conditions import attack_condition
+from diffad.conditions import TestedImages, attack_condition, certified_conditions, clean_condition
 from diffad.order import OrderError, check_order, count_outside
 from diffad.results import write_run
 
@@ -130,3 +130,28 @@ def test_a_larger_ball_that_is_proved_better_is_found(run, tmp_path):
 
     with pytest.raises(OrderError, match=r"0\.25, n = 1000: 40 intervals are narrower than at radius 0\.1"):
         check_order([rewrite(run, tmp_path, narrow)])
+
+
+def test_each_outlier_set_is_compared_where_means_over_sets_are_stated(run, tmp_path):
+    """A certificate above the attack on the one image of a small set, which the many of a large one hide."""
+    images = TestedImages(
+        np.arange(6), tuple("abcdef"), np.array([0, 0, 1, 1, 1, 1]), ("good", "good", "a/1", *["b/1"] * 3)
+    )
+    calm, proved, reached = (
+        np.array([0.0, 1.0, *others])
+        for others in ((3.0, 3.0, 3.0, 3.0), (2.0, -1.0, -1.0, -1.0), (0.5, 2.0, 2.0, 2.0))
+    )
+    subject = run.subjects[0]
+    threat = {"norm": "l2", "eps": 0.5, "n": 0, "seed": 0}
+    options = {"n": 0, "alpha": None, "alpha_kind": "", "seed": 0}
+    conditions = [
+        clean_condition(subject, images, calm, n=0, seed=0),
+        *certified_conditions(
+            *(subject, images, ScoreBounds(np.stack([proved]), np.stack([calm])), (0.5,)), **options
+        ),
+        attack_condition(subject, images, ScoreBounds(reached, np.maximum(calm, reached)), **threat),
+    ]
+    assert check_order([write_run(tmp_path / "pooled", run.manifest, conditions)]).comparisons
+    ood = {**run.manifest, "data": {**run.manifest["data"], "options": {"protocol": "ood"}}}
+    with pytest.raises(OrderError, match="certified l2"):
+        check_order([write_run(tmp_path / "ood", ood, conditions)])

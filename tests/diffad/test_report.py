@@ -106,3 +106,17 @@ def test_no_page_for_a_run_out_of_order(tmp_path, run):
 def test_names_from_outside_are_escaped(tmp_path, synthetic):
     run = synthetic.run(tmp_path / "run", name="<script>alert(1)</script>")
     assert "<script" not in report_command(run.folder).read_text(encoding="utf-8")
+
+
+def test_of_outlier_sets_the_page_says_that_numbers_are_means(run, tmp_path):
+    def named(c):
+        owner = iter("ab" * 100)
+        return tuple(f"{next(owner)}/x" if label else "good" for label in c.images.labels)
+
+    conditions = [replace(c, images=replace(c.images, defects=named(c))) for c in run.conditions]
+    data = {**run.manifest["data"], "options": {"protocol": "ood"}}
+    data["probe"] = {"roughness_auroc": {"a": 0.75, "b": 0.5}}
+    ood = write_run(tmp_path / "ood", {**run.manifest, "data": data}, conditions)
+    page = report_command(ood.folder).read_text(encoding="utf-8")
+    assert page.count("mean over the outlier sets a, b") >= 3  # numbers, table, statement
+    assert "a 0.75, b 0.5" in page
