@@ -21,7 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from certify.checks import InputError, check_positive
+from certify.noise import gaussian_noise
 from certify.types import ScoreFunction
+from diffad import folder
 from diffad.attacks.gradients import Reconstruct, processes_of
 from diffad.attacks.reconstruction import ReconstructionScore
 from diffad.detector import Detector
@@ -66,10 +68,15 @@ class Purified(Detector):
         if sigma is not None and timestep is not None:
             raise InputError(f"purified: got sigma = {sigma} and timestep = {timestep}, need one of them")
         if sigma is not None:
+            if not isinstance(sigma, int | float) or isinstance(sigma, bool):
+                raise InputError(f"purified: got sigma = {sigma!r}, need a number above 0, such as {SIGMA}")
             check_positive(sigma, "sigma")
-        for name, value, least in (("timestep", timestep, 0), ("steps", steps, 1), ("draws", draws, 1)):
-            if value is not None and value < least:
-                raise InputError(f"purified: got {name} = {value}, need at least {least}")
+        wanted = (("timestep", timestep, 0), ("steps", steps, 1), ("draws", draws, 1), ("seed", seed, 0))
+        for name, value, least in wanted:
+            if name == "timestep" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"purified: got {name} = {value!r}, need a whole number of at least {least}")
         self._sigma, self.timestep = sigma, timestep
         self.steps, self.draws, self.seed = steps, draws, seed
         self.behind: Detector | None = None
@@ -140,8 +147,19 @@ class Purified(Detector):
         }
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 (hex) over this object and over the detector behind, whose arguments count too."""
-        own = super().fingerprint() + self._parts()[0].fingerprint()
+        """Return a SHA-256 (hex) over this object and its parts: the arguments of the detector behind count too.
+
+        So do the schedule of the diffusion model and what it predicts, which are not among its tensors.
+        """
+        inner, purifier = self._parts()
+        network = folder.fingerprint(
+            {
+                "prediction_type": purifier.denoiser.prediction_type,
+                "space_to_depth": purifier.denoiser.space_to_depth,
+            },
+            {"alphas_cumprod": purifier.denoiser.alphas_cumprod},
+        )
+        own = super().fingerprint() + inner.fingerprint() + network
         return hashlib.sha256(own.encode()).hexdigest()
 
     def _fit(self, train: Tensor, seed: int) -> None:
@@ -149,12 +167,18 @@ class Purified(Detector):
         inner, _ = self._parts()
         if inner.image_shape is None:
             inner.fit(train, seed=seed)
+            self.has_gradient = inner.has_gradient  # that of a function is known once it is fitted
+        elif "noise_sigma" in self.fit_info:
+            raise InputError(
+                f"purified: {inner.name} behind is fitted already, so it cannot see noisy normals; leave the noise out"
+            )
         if inner.image_shape != tuple(train.shape[1:]):
             raise InputError(
                 f"purified: {inner.name} behind takes {inner.image_shape}, got {tuple(train.shape[1:])}"
             )
-        generator = torch.Generator().manual_seed(self.seed)
-        self.noise_ = torch.randn(self.draws, *train.shape[1:], generator=generator).to(train.device)
+        # keyed, not from torch's generator of this seed: that gives the steps of the purifier their noise
+        noise = gaussian_noise(self.seed, 0, "fit", 0, (self.draws, *train.shape[1:]))
+        self.noise_ = torch.from_numpy(noise).float().to(train.device)
         self._chain().score(train[:1])  # what does not fit together says so now
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from certify import SmoothedDetector
 from certify.checks import InputError
@@ -20,7 +22,7 @@ from diffad.diffusion.model import Denoiser
 from diffad.diffusion.purified import Purified
 from diffad.diffusion.purifier import Purifier
 from diffad.diffusion.schedule import sigmas_of_schedule
-from diffad.interop import SklearnDetector
+from diffad.interop import SklearnDetector, as_detector
 from diffad.plan import default_smoothing
 
 SHAPE = (1, 8, 8)
@@ -91,6 +93,58 @@ def test_the_folder_holds_both_and_can_be_moved(denoiser: Denoiser, tmp_path: Pa
 def test_arguments_of_the_detector_behind_are_part_of_the_identity(denoiser: Denoiser) -> None:
     one, two = (Purified.of(PixelNN(k=k), denoiser, draws=2).fit(NORMALS) for k in (1, 2))
     assert one.fingerprint() != two.fingerprint()
+
+
+def test_the_schedule_is_part_of_the_identity_and_of_what_is_loaded(
+    denoiser: Denoiser, tmp_path: Path
+) -> None:
+    other = Denoiser.build(
+        SHAPE,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        beta_schedule="squaredcos_cap_v2",
+    )
+    other.unet.load_state_dict(denoiser.unet.state_dict())
+    one, two = (Purified.of(PixelNN(), network, draws=2).fit(NORMALS) for network in (denoiser, other))
+    assert not torch.equal(one.score(IMAGES), two.score(IMAGES))
+    assert one.fingerprint() != two.fingerprint()
+    one.save_pretrained(tmp_path)
+    config = tmp_path / "diffusion" / "scheduler" / "scheduler_config.json"
+    config.write_text(
+        config.read_text().replace('"prediction_type": "epsilon"', '"prediction_type": "sample"')
+    )
+    with pytest.raises(InputError, match="were changed since"):
+        load_detector(tmp_path)
+
+
+def test_stored_draws_are_independent_of_the_noise_of_the_steps(denoiser: Denoiser) -> None:
+    detector = Purified.of(PixelNN(), denoiser, steps=3, draws=4).fit(NORMALS)
+    generator = torch.Generator().manual_seed(detector.seed)
+    steps = torch.stack([torch.randn(SHAPE, generator=generator) for _ in range(2)]).flatten(1)
+    correlation = (detector.noise_.flatten(1) @ steps.T / steps.shape[1]).abs()
+    assert correlation.max() < 0.5  # 4 standard deviations of independent noise
+
+
+def test_a_function_behind_says_whether_it_has_a_gradient_once_it_is_fitted(denoiser: Denoiser) -> None:
+    contrast = as_detector(lambda pixels: pixels.reshape(len(pixels), -1).std(1), numpy=True)
+    detector = Purified.of(contrast, denoiser, draws=2).fit(NORMALS)
+    assert not detector.has_gradient
+    assert detector.surrogates() == {}
+
+
+def test_noisy_normals_are_refused_where_the_detector_behind_is_fitted(denoiser: Denoiser) -> None:
+    with pytest.raises(InputError, match="is fitted already"):
+        Purified.of(PixelNN().fit(NORMALS), denoiser).fit(NORMALS, noise_sigma=0.1)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"steps": 1.5}, {"draws": True}, {"timestep": 2.5}, {"sigma": "a"}, {"seed": "x"}, {"seed": -1}],
+)
+def test_arguments_of_another_kind_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises((InputError, TypeCheckError), match=next(iter(bad))):
+        Purified(**bad)
 
 
 def test_a_black_box_behind_stays_one(denoiser: Denoiser) -> None:
