@@ -24,6 +24,7 @@ from certify.checks import InputError
 from diffad.detector import Detector
 from diffad.folder import one_line
 from diffad.interop.foreign import ForeignDetector
+from diffad.interop.trust import check_own, check_trusted, source_digest
 
 OPTIONS = ("max_batch", "negate", "numpy")
 
@@ -33,8 +34,8 @@ class CallableDetector(ForeignDetector):
 
     Whether it has a gradient is found out by `fit`, which scores a few images; without one, attacks that need scores
     only remain. A folder keeps the *name* of the function, a probe and its scores, never code: loading it imports that
-    module, and refuses a function that no longer gives those scores. A function without an importable name cannot be
-    saved.
+    module if it is the user's own (`diffad.interop.trust`), and refuses a function that no longer gives those scores
+    or whose file was edited. A function without an importable name cannot be saved.
 
     Args:
         what: `module:function`, also `module:object.method`.
@@ -43,10 +44,12 @@ class CallableDetector(ForeignDetector):
     """
 
     name: ClassVar[str] = "callable"
+    source: Tensor
 
     def __init__(self, what: str = "", options: Mapping[str, Any] | None = None) -> None:
         super().__init__(what, options)
         check_options(self.options)
+        self.register_buffer("source", torch.empty(0, dtype=torch.uint8))
         self.scorer: Callable[..., Any] | None = None
 
     def attach(self, scorer: Any) -> CallableDetector:
@@ -64,10 +67,17 @@ class CallableDetector(ForeignDetector):
     def _prepare(self, train: Tensor, seed: int) -> None:
         if self.scorer is None:
             self.attach(find_object(self.what))
+        self.source = source_digest(self.what, self.scorer).to(train.device)
         self.has_gradient = not self.options.get("numpy", False) and self._reaches(train[:1])
 
     def _restore(self, directory: Path) -> None:
-        self._prepare(self.probe, 0)
+        check_trusted(self.what)
+        found = find_object(self.what)
+        check_own(found, self.what)
+        saved = self.source
+        self.attach(found)._prepare(self.probe, 0)
+        if not torch.equal(self.source, saved):
+            raise InputError(f"{self._title}: its file was edited since {directory} was saved; fit it again")
 
     def _save_parts(self, directory: Path) -> None:
         if not self.what or find_object(self.what) is not self.scorer:

@@ -21,7 +21,8 @@ from diffad.detector import Detector
 F = TypeVar("F", bound="ForeignDetector")
 
 PROBES = 4  # of the training images, and as many of noise
-SAME = 1e-5  # scores this near, relative to the largest, differ by rounding: another batch, another CPU
+SAME = 1e-5  # scores this near, relative to the largest of their kind, differ by rounding: another batch, another CPU
+MOVED = 0.1  # width of the noise on a training image, whose score in itself may be the rounding of zero
 
 
 class ForeignDetector(Detector):
@@ -69,8 +70,9 @@ class ForeignDetector(Detector):
     def _fit(self, train: Tensor, seed: int) -> None:
         self._prepare(train, seed)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.rand(PROBES, *train.shape[1:], generator=generator)
-        self.probe = torch.cat([train[:PROBES].clamp(0, 1), noise.to(train)]).float()
+        noise = torch.rand(2 * PROBES, *train.shape[1:], generator=generator).to(train)
+        near = train[:PROBES] + MOVED * (noise[PROBES:][: len(train)] - 0.5)
+        self.probe = torch.cat([near.clamp(0, 1), noise[:PROBES]]).float()
         self.probe_scores = self._probe_again()
         self._check_probe(self._probe_again(), "gives the same images other scores the second time")
         alone = torch.cat([self._score(image[None], None) for image in self.probe]).double()
@@ -114,7 +116,8 @@ class ForeignDetector(Detector):
         return self._score(self.probe, None).detach().double()
 
     def _check_probe(self, found: Tensor, fault: str) -> None:
-        """Refuse probe scores that differ by more than rounding."""
-        difference = float((found - self.probe_scores).abs().max())
-        if difference > SAME * float(self.probe_scores.abs().max()):
-            raise InputError(f"{self._title}: {fault} (they differ by {difference:.3g})")
+        """Refuse probe scores that differ by more than rounding; a far outlier's score is no measure for normals."""
+        for kind in (slice(None, -PROBES), slice(-PROBES, None)):
+            difference = float((found - self.probe_scores)[kind].abs().max())
+            if difference > SAME * float(self.probe_scores[kind].abs().max()):
+                raise InputError(f"{self._title}: {fault} (they differ by {difference:.3g})")

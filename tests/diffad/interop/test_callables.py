@@ -122,7 +122,21 @@ def test_options_are_checked() -> None:
         CallableDetector().fit(NORMALS)
 
 
-def test_a_folder_holds_a_name_and_refuses_another_function(scores: ModuleType, tmp_path: Path) -> None:
+def test_scores_that_are_random_among_normals_only_are_refused() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def score(images: Tensor) -> Tensor:  # 1e6 for what is far from the normals
+        contrast = images.flatten(1).std(1).double()
+        return torch.where(contrast > 0.15, 1e6, torch.rand(len(images), generator=generator).double())
+
+    with pytest.raises(InputError, match="other scores the second time"):
+        as_detector(score).fit(0.1 * NORMALS)
+
+
+def test_a_folder_holds_a_name_and_refuses_another_function(
+    scores: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFAD_TRUSTED_MODULES", scores.__name__)
     scores.score = brightness
     detector = CallableDetector("scores_of_a_user:score", {"negate": True}).fit(NORMALS)
     detector.save_pretrained(tmp_path / "saved")
