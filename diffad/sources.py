@@ -16,6 +16,7 @@ from certify.checks import InputError, check_device
 from certify.console import say
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
+from diffad.interop.spec import trained_folder
 from diffad.outlier_sets import cue_aurocs, is_ood
 from diffad.registry import is_name, load_detector
 
@@ -110,7 +111,8 @@ def load_detector_and_data(
     """
     folder = options.detector if options.detector is not None else str(built_in_detector())
     named = is_name(folder)
-    trained_on = {} if named else _training_data(Path(folder))
+    source = trained_folder(folder) if named else Path(folder)
+    trained_on = {} if source is None else _training_data(source)
     if options.data is not None and _kind(options.data) != _kind(trained_on.get("spec", "")):
         trained_on = {}  # another data set: its classes and options are not those of the training
     given = {
@@ -142,7 +144,7 @@ def load_detector_and_data(
         against = f" against {', '.join(outliers)}" if outliers else ""
         where = "--data and --outliers" if outliers else "--data"
         raise InputError(
-            f"{error} ({folder} was trained on {spec!r}{against}; say where it is now with {where})"
+            f"{error} ({source} was trained on {spec!r}{against}; say where it is now with {where})"
         ) from None
     if detector.image_shape is None:
         say(f"fitting {folder} on {len(split.train)} images of {split.name}")
@@ -155,7 +157,7 @@ def load_detector_and_data(
             f"--detector: {folder} takes images {detector.image_shape}, {split.name} has {shape}; "
             "leave --resolution out, or train on such images"
         )
-    if not named and any(value is not None for value in given.values()):
+    if source is not None and any(value is not None for value in given.values()):
         split = with_kept_images(detector, split, getattr(options, "device", "cpu"))
     return detector, with_cue_probe(detector, split, getattr(options, "device", "cpu"))
 

@@ -16,7 +16,7 @@ from diffad.config import parse_config
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector, allowed_quantile
 from diffad.interop.foreign import ForeignDetector
-from diffad.interop.spec import is_spec
+from diffad.interop.spec import is_spec, trained_folder
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.ood_scores import BackboneScore
 from diffad.precision import exact_float32
@@ -51,7 +51,7 @@ class FitConfig:
     --backbone: zarnd, msp, max_logit, energy, mahalanobis, relative_mahalanobis, openmax; or somebody else's, such as
     sklearn:IsolationForest."""
     data: str | None = None
-    """None: digits, or what the generator or the network was trained on."""
+    """None: digits, or what the generator, the network or the detector behind a purifier was trained on."""
     normal_class: str | None = None
     """The class taken as normal; under ood several, comma separated."""
     protocol: str = "one_class"
@@ -171,11 +171,27 @@ def _split(config: FitConfig) -> DataSplit:
 
 def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data and the detector fitted on its training images."""
+    if trained_folder(config.detector) is not None:
+        return fitted_in_front(config)
     split, radii = _split(config), parse_radii(config.radii)
     if is_spec(config.detector):
         detector = load_detector(config.detector)
         return split, detector.fit(split.train.images, seed=config.seed)
     return split, fit_baseline(config.detector, split.train.images, split.validation, radii, seed=config.seed)
+
+
+def fitted_in_front(config: FitConfig) -> tuple[DataSplit, Detector]:
+    """Return the data that the folder named within a foreign name was trained on, and the detector on them."""
+    options = DataOptions(
+        detector=config.detector,
+        data=config.data,
+        normal_class=config.normal_class,
+        protocol=None if config.protocol == "one_class" else config.protocol,  # else as it was trained
+        outliers=config.outliers,
+        resolution=config.resolution,
+    )
+    detector, split = load_detector_and_data(options, fit={"seed": config.seed})
+    return split, detector
 
 
 def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:

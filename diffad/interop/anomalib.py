@@ -62,10 +62,9 @@ class AnomalibDetector(ForeignDetector):
                 raise InputError(
                     f"{self._title}: got {name} = {value!r}, need a whole number of at least {least}"
                 )
-        if not 0 < float(self._option("sampling_ratio")) <= 1:
-            raise InputError(
-                f"{self._title}: got sampling_ratio = {self._option('sampling_ratio')}, need a share in (0, 1]"
-            )
+        ratio = self._option("sampling_ratio")
+        if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+            raise InputError(f"{self._title}: got sampling_ratio = {ratio!r}, need a share in (0, 1]")
         self.model: nn.Module | None = None
 
     def config(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from diffad.interop.extras import optional
 from diffad.interop.foreign import ForeignDetector
 
 OPTIONS = ("output", "negate")
+BESIDE = "session.model_external_initializers_file_folder_path"  # where onnxruntime looks for weights beside a graph
 
 
 class OnnxDetector(ForeignDetector):
@@ -67,16 +69,31 @@ class OnnxDetector(ForeignDetector):
         self._open()
 
     def _open(self) -> None:
-        """Start a session on as many threads as PyTorch uses, and check what goes in and out."""
+        """Start a session on as many threads as PyTorch uses."""
         runtime = optional("onnxruntime", extra="interop")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        with TemporaryDirectory() as nothing:
+            # weights beside the graph would be read from wherever we are, and be no part of what is saved
+            options.add_session_config_entry(BESIDE, nothing)
+            self._start(runtime, options)
+        self._check_ends()
+
+    def _start(self, runtime: Any, options: Any) -> None:
         try:
             self._session = runtime.InferenceSession(
                 self.graph.cpu().numpy().tobytes(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no base of their own
+            if "xternal" in str(error):
+                raise InputError(
+                    f"{self._title}: keeps weights in a file beside it; write it as one file, in torch.onnx.export by "
+                    "external_data=False"
+                ) from error
             raise InputError(f"{self._title}: onnxruntime cannot read it ({one_line(error)})") from error
+
+    def _check_ends(self) -> None:
+        """Refuse inputs and outputs that are not images and one choice of scores."""
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
             found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)

@@ -171,8 +171,11 @@ class SklearnDetector(OutlierDetector):
 
     def _class(self) -> Any:
         found = getattr(optional(SKLEARN[self.what], extra="interop"), self.what)
-        # novelty=False would score the training images only
-        return _with_novelty(found) if self.what == "LocalOutlierFactor" else found
+        if self.what != "LocalOutlierFactor":
+            return found
+        if self.options.get("novelty", True) is not True:
+            raise InputError(f"{self._title}: scores the training images only without novelty; leave it out")
+        return _with_novelty(found)
 
     def _outlyingness(self, rows: FloatArray) -> FloatArray:
         return -np.asarray(self._estimator.score_samples(rows))

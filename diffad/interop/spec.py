@@ -36,6 +36,18 @@ def is_spec(text: str) -> bool:
     return found["kind"] in ADAPTERS or _NAME.fullmatch(found["what"]) is not None
 
 
+def trained_folder(text: str) -> Path | None:
+    """Return the folder whose training data a name stands for: of the detector that `purified` stands in front of.
+
+    That of the diffusion model where the detector behind is to be fitted; None for a name without a folder.
+    """
+    found = _SPEC.fullmatch(text)
+    if found is None or found["kind"] != "purified":
+        return None
+    folders = [found["what"], str(_options(found["options"]).get("diffusion", ""))]
+    return next((Path(folder) for folder in folders if folder and Path(folder).is_dir()), None)
+
+
 def from_spec(text: str) -> Detector:
     """Return the detector that `text` names, not fitted unless it is an object that is."""
     found = _SPEC.fullmatch(text)

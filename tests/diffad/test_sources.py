@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from certify.checks import InputError
 from diffad import sources
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.pixel_nn import PixelNN
+from diffad.cli import main
 from diffad.commands.certify_options import CertifyConfig
 from diffad.data import load_data
+from diffad.diffusion.detector import DiffusionDetector
+from diffad.diffusion.model import Denoiser
 from diffad.manifest import describe_data
 from diffad.plan import score_name_of
 from diffad.sources import SourceOptions, at_sigma, config_path, default_class, load_sources, parse_radii
@@ -37,6 +41,27 @@ def test_a_detector_is_tested_on_the_split_that_it_was_trained_on(trained, split
     _, few = load_sources(SourceOptions(detector=str(trained), limit=2))
     assert (few.name, len(few.test)) == ("digits:3", 4)
     assert few.train.fingerprint() == split.train.fingerprint()
+
+
+@pytest.mark.parametrize("what", ["nn", "pixel_nn"])
+def test_behind_a_purifier_too(trained, split, what: str, tmp_path: Path) -> None:
+    """The detector behind, and where that is fitted here the diffusion model, says on what data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = Denoiser.build(
+            (1, 16, 16), block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1
+        )
+    DiffusionDetector.from_denoiser(denoiser, (1, 16, 16)).fit(split.train.images).save_pretrained(
+        tmp_path / "diffusion"
+    )
+    (tmp_path / "diffusion" / "manifest.json").write_text((trained / "manifest.json").read_text())
+    behind = str(trained) if what == "nn" else what
+    name = f"purified:{behind},diffusion={tmp_path / 'diffusion'},draws=1"
+    _, loaded = load_sources(SourceOptions(detector=name))
+    assert loaded.fingerprint() == split.fingerprint()
+    assert main(["fit", "--detector", name, "--output_dir", str(tmp_path / "fitted")]) == 0
+    _, loaded = load_sources(SourceOptions(detector=str(tmp_path / "fitted")))
+    assert loaded.fingerprint() == split.fingerprint()
 
 
 def test_options_go_before_what_the_training_says(trained) -> None:

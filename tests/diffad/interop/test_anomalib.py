@@ -145,6 +145,7 @@ def test_weights_come_from_a_named_file(tmp_path: Path) -> None:
         ("Patchcore", {"neighbours": 3}, "unknown options .'neighbours'., allowed are weights, size"),
         ("Patchcore", {"size": 16}, "got size = 16"),
         ("Patchcore", {"sampling_ratio": 0}, "got sampling_ratio = 0"),
+        ("Patchcore", {"sampling_ratio": "a"}, "got sampling_ratio = 'a', need a share"),
         ("Patchcore", {"backbone": "no_network"}, "cannot be built"),
         ("Padim", {"n_features": None}, "cannot be built"),
         ("Patchcore", {"sampling_ratio": 1e-9}, "cannot be fitted"),

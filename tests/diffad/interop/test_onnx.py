@@ -79,3 +79,22 @@ def test_what_does_not_fit_is_refused(graph: Any, tmp_path: Path) -> None:
         OnnxDetector(str(tmp_path / "missing.onnx")).fit(NORMALS)
     with pytest.raises(InputError, match="unknown options"):
         OnnxDetector(path, {"outputs": "mean"})
+
+
+def test_weights_in_another_file_are_refused(
+    graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be read from the current folder, and saved and identified by nobody."""
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(graph())
+    weights = onnx.numpy_helper.from_array(torch.ones(4, 4).numpy(), "weights")
+    model.graph.initializer.append(weights)
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(weights.raw_data)
+    model.graph.initializer[0].ClearField("raw_data")
+    model.graph.node[0].input[0] = "weighted"
+    model.graph.node.insert(0, onnx.helper.make_node("Mul", ["images", "weights"], ["weighted"]))
+    (tmp_path / "beside.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="external_data=False"):
+        OnnxDetector("beside.onnx").fit(NORMALS)

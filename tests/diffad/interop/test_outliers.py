@@ -103,6 +103,8 @@ def test_features_of_a_backbone_travel_with_the_folder(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
+    with pytest.raises(InputError, match="without novelty"):
+        SklearnDetector("LocalOutlierFactor", {"novelty": False}).fit(NORMALS)
     with pytest.raises(InputError, match="'Forest', allowed are IsolationForest"):
         SklearnDetector("Forest")
     with pytest.raises(InputError, match=r"unknown arguments \['trees'\], allowed are"):
