@@ -118,7 +118,7 @@ cobra) # beside the rows of digits-8
   ;;
 atd) # beside the rows of digits-8; needs runs/digits-backbone as zarnd makes it
   o=$out/digits-8-atd
-  $bin/python -m diffad.atd.train --config configs/atd/digits.yaml --data digits --protocol one_class --normal_class 8 \
+  $bin/python -m diffad.atd.train --config configs/atd/digits.yaml --protocol one_class --normal_class 8 --outliers \
     --backbone runs/digits-backbone --output_dir runs/digits-8-atd
   smoothed $o runs/digits-8-atd
   cp runs/digits-8-atd/manifest.json $o/training.json
@@ -136,8 +136,8 @@ mnist16) # eights of MNIST at 16 x 16, where every detector is cheap; needs runs
   $bin/diffad attack --detector pixel_nn "${images[@]}" "${attacked[@]}"
   $bin/diffad fit --detector zarnd --backbone runs/mnist-backbone "${images[@]}" --output_dir runs/mnist16-8-zarnd
   $bin/python -m diffad.cobra.train --config configs/cobra/mnist.yaml "${images[@]}" --output_dir runs/mnist16-8-cobra
-  $bin/python -m diffad.atd.train --config configs/atd/mnist.yaml "${images[@]}" --backbone runs/mnist-backbone \
-    --output_dir runs/mnist16-8-atd
+  $bin/python -m diffad.atd.train --config configs/atd/digits.yaml "${images[@]}" --protocol one_class --outliers \
+    --backbone runs/mnist-backbone --output_dir runs/mnist16-8-atd
   for d in zarnd cobra atd; do
     smoothed $o-$d runs/mnist16-8-$d --data "$data" --limit 50
   done
