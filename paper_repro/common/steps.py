@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "diffad.backbones.train",
     "atd": "diffad.atd.train",
     "cobra": "diffad.cobra.train",
+    "ddpm": "diffad.diffusion.train",
     "measure": "measures",
 }
 
