@@ -162,6 +162,7 @@ def probe(data: dict[str, Any]) -> str:
         "near_duplicates_anomalous": "Anomalous test images with one",
         "test_images_in_bank": "Test images among the normals that the detector keeps",
         "in_bank_first": "Their names, the first few",
+        "seen_in_training": "What the training knew of the outlier sets",
         "roughness_auroc": "Roughness alone against each outlier set, AUROC or its complement",
         "roughness_auroc_resampled": "Roughness alone against resampled copies of the normals",
         "cue_resampling": "AUROC of the detector against such copies",

@@ -12,16 +12,16 @@ from typing import Annotated, Any
 import tyro
 from platformdirs import user_cache_path
 
-from certify.checks import InputError, check_device
+from certify.checks import InputError
 from certify.console import say
 from diffad.data import DataSplit, load_data
 from diffad.detector import Detector
 from diffad.interop.spec import trained_folder
+from diffad.leakage import with_kept_images, with_seen_sets
 from diffad.outlier_sets import cue_aurocs, is_ood
 from diffad.registry import is_name, load_detector
 
 BUILT_IN = "digits.yaml"
-NAMED = 5  # images that a warning names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,42 +157,30 @@ def load_detector_and_data(
             f"--detector: {folder} takes images {detector.image_shape}, {split.name} has {shape}; "
             "leave --resolution out, or train on such images"
         )
+    device = getattr(options, "device", "cpu")
     if source is not None and any(value is not None for value in given.values()):
-        split = with_kept_images(detector, split, getattr(options, "device", "cpu"))
-    return detector, with_cue_probe(detector, split, getattr(options, "device", "cpu"))
+        split = with_kept_images(detector, split, device)
+    training = {} if source is None else _training_options(source)
+    return detector, with_ood_probes(detector, split, device, training)
 
 
-def with_cue_probe(detector: Detector, split: DataSplit, device: str = "cpu") -> DataSplit:
-    """Return the split, under protocol ood with what the detector makes of copies of normals in its probe."""
+def with_ood_probes(
+    detector: Detector, split: DataSplit, device: str = "cpu", training: Mapping[str, Any] | None = None
+) -> DataSplit:
+    """Return the split, under protocol ood with two things in its probe that a number may owe something to.
+
+    What the detector makes of copies of normals, and what its training (its options in `training`) or its backbone's
+    knew of the outlier sets.
+    """
     if not is_ood(split.options):
         return split
-    return replace(split, probe={**split.probe, **cue_aurocs(detector, split, device)})
+    split = replace(split, probe={**split.probe, **cue_aurocs(detector, split, device)})
+    return with_seen_sets(detector, split, training or {})
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
     """Read comma-separated names, for example of outlier sets; None stays None."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def with_kept_images(detector: Detector, split: DataSplit, device: str = "cpu") -> DataSplit:
-    """Return the split, with the number of test images that the detector keeps among its normals in its probe.
-
-    Warns on stderr. Asked where data are named beside a fitted detector: on the split of its own training no picture
-    lies in two parts.
-    """
-    check_device(device)
-    kept = detector.to(device).in_bank(split.test.images)
-    detector.to("cpu")
-    if not kept:
-        return split
-    names = [split.test.identifiers[place] for place in kept]
-    first = f"{', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
-    say(
-        f"warning: {len(kept)} of {len(split.test)} test images are among the normals that {detector.name} keeps "
-        f"({first}): their scores are memory; test on other images"
-    )
-    found = {"test_images_in_bank": len(kept), "in_bank_first": first}
-    return replace(split, probe={**split.probe, **found})
 
 
 def default_class(spec: str, normal_class: str | None, protocol: str | None = None) -> str | None:
@@ -243,16 +231,30 @@ def _kind(spec: str) -> str:
 
 def _training_data(folder: Path) -> dict[str, Any]:
     """Data options of a training run's manifest; empty when the folder has none."""
+    found = _read_manifest(folder)["data"]["options"]
+    return {key: value for key, value in found.items() if value is not None and key != "limit"}
+
+
+def _training_options(folder: Path) -> dict[str, Any]:
+    """Options of the command that made a detector's folder; empty when the folder has no manifest."""
+    commands = _read_manifest(folder).get("commands") or [{}]
+    found: dict[str, Any] = commands[-1].get("config", {})
+    return found
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a training, with empty data options when the folder has none."""
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        return {}
+        return {"data": {"options": {}}}
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))["data"]["options"]
-    except (ValueError, KeyError, TypeError) as error:
+        found: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        _ = found["data"]["options"].items
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{manifest}: is no manifest of a training ({error}); name --data, or train again"
         ) from None
-    return {key: value for key, value in found.items() if value is not None and key != "limit"}
+    return found
 
 
 def config_path(name: str) -> Path:

@@ -23,6 +23,7 @@ from diffad.data.records import ImageSet, Record
 from diffad.data.texture_split import TextureCounts, texture_split
 from diffad.data.textures import FAMILIES
 from diffad.data.transforms import HARD_TRANSFORMS, apply
+from diffad.leakage import same_source, seen_sources
 
 TEXTURES, TRANSFORMS = "textures", "transforms"
 TRAINED = (
@@ -79,6 +80,10 @@ class OpenSources:
         """
         share = -(-count // len(self.specs))
         found = torch.cat([self._of(spec, place, normals, share) for place, spec in enumerate(self.specs)])
+        if not len(found):
+            raise InputError(
+                f"open data: {', '.join(self.specs)} leave every normal as it is; choose other sources"
+            )
         return found if native is None else native(found).clamp(0.0, 1.0)
 
     def _of(self, spec: str, place: int, normals: Tensor, count: int) -> Tensor:
@@ -101,12 +106,18 @@ class OpenSources:
         return ImageSet.from_records(pool.records(chosen, anomalous=True)).images
 
 
-def check_untested(specs: Sequence[str], outliers: Sequence[str]) -> None:
-    """Refuse sources of an open set that are outlier sets of the test; `textures` there stands for every family."""
-    seen = [
-        spec for spec in specs if spec in outliers or (TEXTURES in outliers and spec.startswith(TEXTURES))
-    ]
-    if seen:
+def check_untested(specs: Sequence[str], outliers: Sequence[str], data: str) -> None:
+    """Refuse sources of an open set that are outlier sets of the test, or the in-distribution itself.
+
+    `textures` among the outlier sets stands for every family.
+    """
+    normal = f"{TEXTURES}:grid" if data == TEXTURES else data  # the family of textures without a name
+    same = [spec for spec in specs if same_source(spec, normal)]
+    if same:
+        raise InputError(
+            f"open data: {', '.join(same)} is the in-distribution; choose other open_data and validation_open_data"
+        )
+    if seen := seen_sources(specs, outliers):
         raise InputError(
             f"open data: {', '.join(seen)} is tested on ({', '.join(outliers)}); choose other open_data and "
             "validation_open_data"

@@ -36,7 +36,7 @@ from diffad.backbones import Backbone, load_backbone
 from diffad.data import DataSplit, load_data
 from diffad.data.load import Request
 from diffad.manifest import now
-from diffad.sources import with_cue_probe
+from diffad.sources import with_ood_probes
 from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
 
 _BATCH = 256  # images of a pass that computes features ahead
@@ -89,7 +89,7 @@ def train(config: AtdConfig) -> Path:
                 "diffad.atd.train",
                 config,
                 accelerator,
-                data=with_cue_probe(detector, split, str(accelerator.device)),
+                data=with_ood_probes(detector, split, str(accelerator.device)),
                 detectors={detector.name: detector.fingerprint()},
                 started=started,
             )
@@ -113,7 +113,7 @@ def load_extractor(config: AtdConfig) -> Backbone | None:
 
 def load_sets(config: AtdConfig) -> tuple[DataSplit, Tensor, Validation]:
     """Return the in-distribution data, the open set to train against, and what candidates are compared on."""
-    check_untested((*config.open_data, *config.validation_open_data), config.outliers)
+    check_untested((*config.open_data, *config.validation_open_data), config.outliers, config.data)
     split = load_data(
         config.data,
         normal_class=config.normal_class,

@@ -27,7 +27,7 @@ from diffad.sources import (
     load_detector_and_data,
     parse_radii,
     split_names,
-    with_cue_probe,
+    with_ood_probes,
 )
 
 # The scores of a classifier, and which options of `fit` each takes.
@@ -138,7 +138,7 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     started = now()
     split, detector = _FITS.get(config.detector, fitted)(config)
     detector.calibrate(split.calibration.images, quantile=allowed_quantile(len(split.calibration)))
-    split = with_cue_probe(detector, split, config.device)
+    split = with_ood_probes(detector, split, config.device)
     name = (
         f"{detector.name}-{detector.score_name}" if isinstance(detector, ForeignDetector) else detector.name
     )

@@ -177,3 +177,14 @@ def test_a_data_folder_that_moved_is_asked_for(trained) -> None:
     (trained / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"was trained on 'folder:gone'; say where it is now with --data"):
         load_sources(SourceOptions(detector=str(trained)))
+
+
+def test_outlier_sets_that_the_training_was_against_are_named_and_recorded(trained, capsys) -> None:
+    manifest = json.loads((trained / "manifest.json").read_text())
+    manifest["commands"] = [{"config": {"open_data": ["transforms:jigsaw", "textures:grid"]}}]
+    (trained / "manifest.json").write_text(json.dumps(manifest))
+    options = SourceOptions(detector=str(trained), protocol="ood", outliers="textures", limit=2)
+    _, split = load_sources(options)
+    said = "was trained against textures:grid, which is tested on"
+    assert split.probe["seen_in_training"] == said
+    assert f"warning: pixel_nn: {said}" in capsys.readouterr().err

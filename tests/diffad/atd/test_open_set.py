@@ -56,6 +56,8 @@ def test_normals_that_a_transform_leaves_alone_are_left_out() -> None:
     assert len(found) < 20  # an image mixed with itself is itself
     assert len(found) >= 9
     assert not bool((found == NORMALS[:1]).flatten(1).all(1).any())
+    with pytest.raises(InputError, match="transforms:cutmix leave every normal as it is"):
+        OpenSources(("transforms:cutmix",), 0, 0).images(NORMALS[:1], 20)
 
 
 def test_a_data_set_gives_its_training_images_at_the_size_of_the_normals(tmp_path: Path) -> None:
@@ -93,14 +95,19 @@ def test_an_open_set_has_no_detail_that_the_normals_cannot_have() -> None:
 
 
 def test_what_is_tested_on_is_refused_as_an_open_set() -> None:
-    check_untested(("textures:dots", "transforms:jigsaw"), ("rest", "textures:grid"))
+    check_untested(("textures:dots", "transforms:jigsaw"), ("rest", "textures:grid"), "digits")
     for specs, outliers in (
         (("textures:dots",), ("textures",)),
         (("textures:dots",), ("textures:dots",)),
         (("mnist", "cifar10"), ("rest", "mnist")),
     ):
         with pytest.raises(InputError, match=f"open data: {specs[0]} is tested on"):
-            check_untested(specs, outliers)
+            check_untested(specs, outliers, "digits")
+    for data in ("textures", "textures:grid"):
+        with pytest.raises(InputError, match="open data: textures:grid is the in-distribution"):
+            check_untested(TRAINED, (), data)
+    with pytest.raises(InputError, match="folder:x/ is the in-distribution"):
+        check_untested(("folder:x/",), (), "folder:x")
 
 
 def test_a_picture_in_two_sets_is_refused() -> None:

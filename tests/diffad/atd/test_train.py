@@ -214,7 +214,7 @@ def test_what_is_missing_or_leaks_is_named(
     assert module.main(flags(tmp_path, tmp_path / "nowhere")) == 1
     assert "nowhere" in capsys.readouterr().err
     assert module.main(flags(tmp_path, backbone_folder, open_data=("digits",), open_images=2000)) == 1
-    assert "of its images are in-distribution images of digits:8" in capsys.readouterr().err
+    assert "open data: digits is the in-distribution" in capsys.readouterr().err
 
 
 def test_under_protocol_ood_the_probes_are_in_the_manifest_and_the_test_is_kept_out(
