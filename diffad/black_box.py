@@ -62,6 +62,13 @@ def transfer_table(
     sources = targets if sources is None else sources
     if not targets or not sources or OTHERS in {*targets, *sources}:
         raise InputError(f"transfer: need targets and sources by name, none called {OTHERS!r}")
+    for name, detector in (*targets.items(), *sources.items()):
+        _check_deterministic(name, detector)
+    for name, detector in sources.items():
+        if not detector.has_gradient:
+            raise InputError(
+                f"transfer: {name}: {detector.name} has no gradient to craft by; leave it out of sources"
+            )
     labels = test.labels.numpy()
     threat = ThreatModel.parse(norm, eps)
     judges = {name: ScoreTarget(one.to(device).score, batch_size, device) for name, one in targets.items()}
@@ -82,6 +89,14 @@ def transfer_table(
             areas = _areas(scores, clean[target], test, options or {})
             rows.append({"source": name, "target": target, **areas})
     return rows
+
+
+def _check_deterministic(name: str, detector: Detector) -> None:
+    """Refuse a detector whose stored draw would be judged in place of fresh ones."""
+    if detector.is_random:
+        raise InputError(
+            f"{name}: {detector.name} has noise of its own, of which one score says little; use `diffad attack`"
+        )
 
 
 def _crafted(
@@ -122,7 +137,9 @@ def classification_against_detection(
     """Attack the classifier, then the detector on it, with one budget, and let the detector score both.
 
     Args:
-        logits: images to class scores, of the classifier (`BackboneScore.logits`, `Backbone.logits`).
+        detector: on the classifier, without noise of its own.
+        logits: images to class scores, of the classifier (`BackboneScore.logits`, `Backbone.logits`), where it is not a
+            part of the detector on `device` already.
         classes: class number of each test image, -1 for none (see `ClassificationTarget.of`).
         method, steps, restarts, seed: of both attacks, as in `diffad.attacks.attack`.
         options: of the data, as in `transfer_table`.
@@ -132,6 +149,7 @@ def classification_against_detection(
         share of normals whose class the attack has changed. The detector scores the points of the first as they are:
         where they look better to it than the clean image, that stands.
     """
+    _check_deterministic("detection", detector)
     labels = test.labels.numpy()
     given: Any = {
         "norm": norm,

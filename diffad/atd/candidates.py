@@ -107,6 +107,10 @@ class Candidates:
         write_atomic(self._path(step), lambda path: save_file(weights, path))
         self.log.write(row)
 
+    def measured_at(self, step: int) -> bool:
+        """Return whether the discriminator of this step is among the candidates."""
+        return any(row["step"] == step for row in self.rows())
+
     def rows(self) -> list[dict[str, Any]]:
         """Return what was measured: step, clean, in, out, both."""
         return read_log(self.folder / VALIDATION)

@@ -60,8 +60,13 @@ class Atd(Detector):
     def attach(self: A, discriminator: Discriminator, backbone: Backbone | None) -> A:
         """Use these networks, frozen and in eval mode."""
         if (backbone is None) == (self.space == "feature"):
-            need = "need the backbone" if backbone is None else "has no backbone"
+            need = "needs the backbone" if backbone is None else "has no backbone"
             raise InputError(f"atd: space {self.space} {need}")
+        kind = FeatureDiscriminator if self.space == "feature" else PixelDiscriminator
+        if not isinstance(discriminator, kind):
+            raise InputError(
+                f"atd: space {self.space} takes a {kind.__name__}, got {type(discriminator).__name__}"
+            )
         if backbone is not None and isinstance(discriminator, FeatureDiscriminator):
             if discriminator.features != backbone.dim:
                 raise InputError(

@@ -24,7 +24,7 @@ def finish(config: AtdConfig, players: Players, candidates: Candidates, split: D
 
     `selection.json` keeps the candidates, which of them was chosen, and on what.
     """
-    if not any(row["step"] == steps for row in candidates.rows()):
+    if not candidates.measured_at(steps):
         candidates.add(players, steps)
     chosen, weights = candidates.choose()
     players.discriminator.load_state_dict(weights)

@@ -81,6 +81,10 @@ def train(config: AtdConfig) -> Path:
         if accelerator.is_main_process:
             shape = (split.channels, split.resolution, split.resolution)
             candidates = Candidates(config, validation, backbone, shape, resumed_at=training.step)
+            every, at = config.save_images_steps, training.step
+            # a run that was stopped has written the checkpoint of this step, and perhaps not measured it
+            if every and 0 < at < training.total_steps and at % every == 0 and not candidates.measured_at(at):
+                candidates.add(training.averaged(), at)
         watch = None if candidates is None else candidates.add
         run(training, step, config=identity, draw_images=watch, figures=step.figures)
         if candidates is not None:

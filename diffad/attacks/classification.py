@@ -89,7 +89,13 @@ class ClassificationTarget:
 
         An entry of -1 stands for an image without a class, which gets the one that the classifier sees.
         """
+        if not len(images):
+            raise InputError("classification: got no image, need at least one")
         blank = cls(logits, {}, **options)
+        if blank.count(images) < 2:
+            raise InputError(
+                f"classification: logits: got {blank.count(images)} class, need at least 2 to change between"
+            )
         seen = blank.seen(images)
         given = [-1] * len(images) if classes is None else [int(one) for one in classes]
         if len(given) != len(images) or max(given) >= blank.count(images) or min(given) < -1:

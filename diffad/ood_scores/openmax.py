@@ -92,7 +92,7 @@ class OpenMax(BackboneScore):
         """Return the score of logits."""
         logits = logits.to(self.centres)
         first = min(self.top_classes, logits.shape[1])
-        order = logits.detach().argsort(1, descending=True)[:, :first]
+        order = logits.detach().argsort(dim=1, descending=True, stable=True)[:, :first]
         ranks = torch.arange(first, 0, -1, dtype=logits.dtype, device=logits.device) / first
         ranked = torch.zeros_like(logits).scatter(1, order, ranks.expand_as(order))
         share = self.too_far(logits) * ranked

@@ -117,3 +117,23 @@ def test_an_attack_on_the_classifier_need_not_be_one_on_the_detector(test_set: I
     assert by_name["detection"]["both"] < by_name["classification"]["both"]
     assert by_name["classification"]["changed_class"] > by_name["detection"]["changed_class"]
     assert by_name["detection"]["clean"] == by_name["classification"]["clean"]
+
+
+class Noisy(Linear):
+    """A detector with noise of its own."""
+
+    name = "noisy"
+    is_random = True
+
+
+def test_what_a_table_cannot_speak_of_is_refused(test_set: ImageSet) -> None:
+    given = {"norm": "linf", "eps": 0.01, "steps": 2}
+    noisy = Noisy(0).fit(torch.rand(2, 1, 4, 4))
+    with pytest.raises(InputError, match="a: noisy has noise of its own"):
+        transfer_table({"a": noisy}, test_set, **given)
+    with pytest.raises(InputError, match="noisy has noise of its own"):
+        classification_against_detection(noisy, lambda x: x.flatten(1), test_set, **given)
+    blind = linear(1)
+    blind.has_gradient = False
+    with pytest.raises(InputError, match="b: linear has no gradient to craft by"):
+        transfer_table({"a": linear(0)}, test_set, sources={"b": blind}, **given)

@@ -34,6 +34,16 @@ def test_the_score_is_minus_the_logit_of_the_features() -> None:
     torch.testing.assert_close(found.score(TEST), -found.discriminator(TEST))
 
 
+def test_networks_that_do_not_fit_the_space_are_refused() -> None:
+    judge = PixelDiscriminator(1, 8, (4, 6))
+    with pytest.raises(
+        InputError, match="space feature takes a FeatureDiscriminator, got PixelDiscriminator"
+    ):
+        Atd().attach(judge, backbone(8))
+    with pytest.raises(InputError, match="space pixel takes a PixelDiscriminator, got FeatureDiscriminator"):
+        Atd(space="pixel").attach(players().discriminator, None)
+
+
 def test_a_score_far_away_keeps_its_gradient_where_the_published_one_loses_it() -> None:
     detector = feature()
     assert isinstance(detector.discriminator, FeatureDiscriminator)
@@ -87,7 +97,7 @@ def test_what_cannot_be_used_is_named() -> None:
     discriminators: list[Discriminator] = [FeatureDiscriminator(9, (4,)), PixelDiscriminator(1, 8, (4,))]
     with pytest.raises(InputError, match="a discriminator of 9 features on a backbone with 8"):
         Atd.from_network(discriminators[0], backbone(8))
-    with pytest.raises(InputError, match="space feature need the backbone"):
+    with pytest.raises(InputError, match="space feature needs the backbone"):
         Atd.from_network(discriminators[0])
     with pytest.raises(InputError, match="space pixel has no backbone"):
         Atd.from_network(discriminators[1], backbone(8))

@@ -75,6 +75,18 @@ def test_a_resumed_training_repeats_the_unbroken_one_to_the_bit(
     assert ("zero_gradient_share" in rows[0][0]) == (options.get("eps") != 0)
 
 
+def test_a_candidate_of_the_step_that_a_run_stopped_at_is_measured_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone_folder: Path
+) -> None:
+    words = flags(tmp_path, backbone_folder)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)  # the checkpoint is written, the candidate of the same step is not
+        assert module.main(words) == 130
+    assert read_log(tmp_path / "validation.jsonl") == []
+    assert module.main(words) == 0
+    assert [row["step"] for row in read_log(tmp_path / "validation.jsonl")] == [3, 6]
+
+
 def test_the_folder_is_the_chosen_candidate_and_another_choice_costs_no_step(
     tmp_path: Path, backbone_folder: Path
 ) -> None:

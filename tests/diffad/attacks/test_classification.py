@@ -61,3 +61,10 @@ def test_classes_that_do_not_fit_are_refused(classes: list[int]) -> None:
         InputError, match=r"classes: got .* for 6 images and 3 classes; need one an image, -1 for none"
     ):
         ClassificationTarget.of(logits, IMAGES, classes)
+
+
+def test_one_class_or_no_image_is_refused() -> None:
+    with pytest.raises(InputError, match="got 1 class, need at least 2"):
+        ClassificationTarget.of(lambda images: images.flatten(1)[:, :1], IMAGES)
+    with pytest.raises(InputError, match="got no image"):
+        ClassificationTarget.of(logits, IMAGES[:0])

@@ -17,6 +17,7 @@ from diffad.cobra import train as module
 from diffad.cobra.config import SMOKE, CobraConfig, parse_arguments
 from diffad.cobra.step import CobraStep
 from diffad.data import load_data
+from diffad.sources import SourceOptions, load_sources
 from diffad.training.checkpoints import list_checkpoints, load_checkpoint
 from diffad.training.log import read_log
 
@@ -221,3 +222,16 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_generator() -> Non
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(first["encoder.conv1.weight"], again["encoder.conv1.weight"])
     assert not torch.equal(first["encoder.conv1.weight"], other["encoder.conv1.weight"])
+
+
+def test_several_classes_stand_against_several_outlier_sets(tmp_path: Path) -> None:
+    """What normals are, and that outliers are seen in testing alone."""
+    data = {"protocol": "ood", "normal_class": "0,1,2", "outliers": ("rest", "textures")}
+    assert module.main(flags(tmp_path, **data, max_train_steps=3, save_images_steps=3)) == 0
+    recorded = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))["data"]
+    assert recorded["name"] == "digits:0,1,2-vs-rest+textures"
+    detector, split = load_sources(SourceOptions(detector=str(tmp_path), limit=4))
+    assert set(split.train.categories or ()) == {"0", "1", "2"}
+    assert not bool(split.train.labels.any())
+    assert {defect.partition("/")[0] for defect in split.test.defects} == {"good", "rest", "textures"}
+    assert detector.score_array(split.test.images).shape == (12,)

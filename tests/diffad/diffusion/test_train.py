@@ -17,6 +17,7 @@ from diffad.diffusion import train as module
 from diffad.diffusion.config import SMOKE, TrainConfig, parse_arguments
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.schedule import timestep_for_sigma
+from diffad.sources import SourceOptions, load_sources
 from diffad.training.checkpoints import list_checkpoints
 from diffad.training.log import read_log
 
@@ -222,3 +223,13 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_generator() -> Non
 def test_options_out_of_range_are_named(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainConfig(**wrong)
+
+
+def test_several_classes_stand_against_several_outlier_sets(tmp_path: Path) -> None:
+    words = flags(tmp_path, normal_class="0,1,2", protocol="ood", max_train_steps=3, lr_warmup_steps=1)
+    assert module.main([*words, "--outliers", "rest", "textures"]) == 0
+    detector, split = load_sources(SourceOptions(detector=str(tmp_path), limit=4))
+    assert split.name == "digits:0,1,2-vs-rest+textures"
+    assert set(split.train.categories or ()) == {"0", "1", "2"}
+    assert {defect.partition("/")[0] for defect in split.test.defects} == {"good", "rest", "textures"}
+    assert detector.score_array(split.test.images).shape == (12,)
