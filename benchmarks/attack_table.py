@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from certify import ScoreBounds, auroc
 from certify.files import write_json
@@ -37,38 +36,6 @@ from diffad.manifest import describe_data, git_state, versions
 
 SURRENDERED = 0.1  # `both` AUROC that an undefended detector must fall below
 EOT = (1, 5, 20)
-
-
-class Autoencoder(nn.Module):
-    """A small autoencoder of normal images; its score is the L2 norm of what it does not give back."""
-
-    def __init__(self, pixels: int, seed: int = 0) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.layers = nn.Sequential(
-            *(nn.Linear(pixels, 128), nn.GELU(), nn.Linear(128, 16), nn.GELU()),
-            *(nn.Linear(16, 128), nn.GELU(), nn.Linear(128, pixels)),
-        )
-        for parameter in self.layers.parameters():
-            bound = parameter.shape[-1] ** -0.5
-            parameter.data.uniform_(-bound, bound, generator=generator)
-
-    def fit(self, train: Tensor, steps: int) -> Autoencoder:
-        """Minimise the squared error on all normal images at once."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=2e-3)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            self.residual(train).square().mean().backward()
-            optimizer.step()
-        return self.eval().requires_grad_(False)
-
-    def residual(self, images: Tensor) -> Tensor:
-        """What is not given back (b, pixels)."""
-        return images.flatten(1) - self.layers(images.flatten(1))
-
-    def score(self, images: Tensor) -> Tensor:
-        """L2 norm of the residual (b,)."""
-        return torch.linalg.vector_norm(self.residual(images), dim=1)
 
 
 @dataclass(frozen=True)
@@ -104,7 +71,7 @@ class Row:
 
 def cases(options: argparse.Namespace, network: Any, train: Tensor) -> Iterator[Case]:
     """All attacks, block by block."""
-    undefended = Autoencoder(train[0].numel()).fit(train, options.train_steps)
+    undefended = detector_class("autoencoder")(steps=options.train_steps).fit(train)
     for method in ("fgsm", "pgd_constant", "pgd", "momentum", "apgd", "feature_target", "square", "ensemble"):
         yield Case("autoencoder", undefended, method)
     stored = "diffusion, stored draws known"

@@ -17,6 +17,7 @@ DETECTORS: dict[str, str] = {
     "pixel_nn": "diffad.baselines.pixel_nn:PixelNN",
     "patch_nn": "diffad.baselines.patch_nn:PatchNN",
     "closed_form": "diffad.baselines.closed_form:ClosedForm",
+    "autoencoder": "diffad.baselines.autoencoder:Autoencoder",
     "generated_nn": "diffad.baselines.generated_nn:GeneratedNN",
     "diffusion": "diffad.diffusion.detector:DiffusionDetector",
     "zarnd": "diffad.zarnd.detector:Zarnd",

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from certify import console
 from certify.checks import InputError
 from certify.files import write_json
+from diffad.attacks.threat import parse_eps
 from diffad.backbones import Backbone, load_backbone
+from diffad.baselines.autoencoder import Autoencoder
 from diffad.baselines.choose import fit_baseline
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.config import parse_config
@@ -47,9 +49,9 @@ class FitConfig:
     """Fit a Lipschitz score or the closed-form denoiser; pca and patch_nn choose their option on validation data."""
 
     detector: str = "pixel_nn"
-    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, generated_nn (with --generator), cobra (with --network); with
-    --backbone: zarnd, msp, max_logit, energy, mahalanobis, relative_mahalanobis, openmax; or somebody else's, such as
-    sklearn:IsolationForest."""
+    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, autoencoder, generated_nn (with --generator), cobra (with
+    --network); with --backbone: zarnd, msp, max_logit, energy, mahalanobis, relative_mahalanobis, openmax; or somebody
+    else's, such as sklearn:IsolationForest."""
     data: str | None = None
     """None: digits, or what the generator, the network or the detector behind a purifier was trained on."""
     normal_class: str | None = None
@@ -96,6 +98,10 @@ class FitConfig:
     """Score of cobra: cosine, classifier, sum or ensemble_released."""
     embedding: str = "projection"
     """What the cosine of cobra compares: projection or features."""
+    adversarial_eps: str = "0"
+    """Train autoencoder on images attacked within this radius, [0, 1] pixel units, such as 8/255; 0: on clean ones."""
+    adversarial_norm: str = "linf"
+    """Norm of that radius: linf or l2."""
     device: str = "cpu"
     """Where a detector with --backbone computes the features of the training images."""
     seed: int = 0
@@ -178,6 +184,15 @@ def fitted(config: FitConfig) -> tuple[DataSplit, Detector]:
         detector = load_detector(config.detector)
         return split, detector.fit(split.train.images, seed=config.seed)
     return split, fit_baseline(config.detector, split.train.images, split.validation, radii, seed=config.seed)
+
+
+def fitted_autoencoder(config: FitConfig) -> tuple[DataSplit, Detector]:
+    """Return the data and an autoencoder of its training images, adversarially trained if that was asked for."""
+    detector = Autoencoder(
+        adversarial_eps=parse_eps(config.adversarial_eps), adversarial_norm=config.adversarial_norm
+    )
+    split = _split(config)
+    return split, detector.fit(split.train.images, seed=config.seed)
 
 
 def fitted_in_front(config: FitConfig) -> tuple[DataSplit, Detector]:
@@ -275,6 +290,7 @@ def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
 
 
 _FITS = {
+    "autoencoder": fitted_autoencoder,
     "generated_nn": fitted_on_samples,
     "zarnd": fitted_on_features,
     "cobra": fitted_on_network,

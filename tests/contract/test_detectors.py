@@ -22,6 +22,7 @@ from certify.checks import InputError
 from diffad import DETECTORS, Detector, detector_class, load_detector
 from diffad.attacks import Material, attack
 from diffad.backbones import Backbone, ResNet
+from diffad.baselines.autoencoder import Autoencoder
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.baselines.patch_nn import PatchNN
@@ -224,6 +225,8 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     ),
     "closed_form": lambda: ClosedForm(sigma=0.5, draws=5),
     "generated_nn": lambda: GeneratedNN(generated=40, sigmas=(1.0, 0.5)).attach(ClosedForm().fit(TRAIN)),
+    "autoencoder": lambda: Autoencoder(hidden=32, code=4, steps=200),
+    "autoencoder:adversarial": lambda: Autoencoder(hidden=32, code=4, steps=200, adversarial_eps=0.02),
     "diffusion": diffusion,
     "zarnd": zarnd,
     "zarnd:code": lambda: zarnd(normalize=True, squared=True, k=3, bank_size=30),
