@@ -29,6 +29,7 @@ def test_keys_of_the_table() -> None:
         "pixel_nn",
         "patch_nn",
         "closed_form",
+        "autoencoder",
         "generated_nn",
         "diffusion",
         "zarnd",
