@@ -89,7 +89,8 @@ def _of_backbone(detector: Detector, split: DataSplit) -> Iterator[str]:
     owners = [(outlier_set(defect), defect.rpartition("/")[2]) for defect in split.test.defects]
     if data in {owner for owner, _ in owners if owner}:
         yield f"its backbone was trained on {data}, which is tested on as an outlier set"
-    if data != split.name.partition("-vs-")[0].partition(":")[0]:
+    normal = split.name.partition("-vs-")[0]
+    if data != normal and not normal.startswith(f"{data}:"):
         return
     known = {name for owner, name in owners if owner == REST} & set(facts.get("classes") or ())
     if known:

@@ -15,7 +15,7 @@ from certify.metrics import auroc
 from certify.types import FloatArray, ScoreBounds, Side
 from diffad.data import DataSplit
 from diffad.data.cues import reordered, resampled
-from diffad.data.protocols import outlier_set
+from diffad.data.protocols import MEAN, outlier_set
 from diffad.detector import Detector
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -54,7 +54,7 @@ def auroc_over_sets(
     Of data under another protocol, the mean is the AUROC of all images. Arguments as in `certify.auroc`.
     """
     known = np.asarray(labels)
-    sets = outlier_sets(options, known, defects) or {"mean": np.ones(len(known), dtype=np.bool_)}
+    sets = outlier_sets(options, known, defects) or {MEAN: np.ones(len(known), dtype=np.bool_)}
     found = {
         name: float(
             auroc(
@@ -63,7 +63,7 @@ def auroc_over_sets(
         )
         for name, keep in sets.items()
     }
-    return {**found, "mean": float(np.mean(list(found.values())))}
+    return {**found, MEAN: float(np.mean(list(found.values())))}
 
 
 def part(bounds: ScoreBounds, keep: Mask) -> ScoreBounds:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from certify import console
 from certify.types import ScoreBounds
 from diffad.config import parse_config
+from diffad.data.protocols import MEAN
 from diffad.outlier_sets import auroc_over_sets
 from diffad.precision import exact_float32
 from diffad.sources import SourceOptions, load_sources
@@ -47,11 +48,13 @@ def score(config: ScoreConfig) -> None:
             {"image": name, "label": label, "score": float(value)}
             for name, label, value in zip(names, labels, scores, strict=True)
         ]
-        print(json.dumps({"auroc": area, "threshold": detector.threshold_, "images": images}))
+        by_set = {name: value for name, value in found.items() if name != MEAN}
+        content = {"auroc": area, "threshold": detector.threshold_, "images": images}
+        print(json.dumps({**content, "auroc_sets": by_set} if by_set else content))
         return
     for name, label, value in zip(names, labels, scores, strict=True):
         flag = "" if detector.threshold_ is None or value <= detector.threshold_ else "  flagged"
         print(f"{value:10.5f}  {label}  {name}{flag}")
     for name, value in found.items() if len(found) > 1 else ():
-        print(f"AUROC against {name} {value:.4f}" if name != "mean" else "unweighted mean:", file=sys.stderr)
+        print(f"AUROC against {name} {value:.4f}" if name != MEAN else "unweighted mean:", file=sys.stderr)
     print(f"AUROC {area:.4f}", file=sys.stderr)

@@ -52,6 +52,7 @@ def unlabeled_multiclass(
 ) -> Choice:
     """All classes of one data set are normal and unlabelled; the test images of others are anomalous.
 
+    Test images of a class that the training part lacks (the defects of an inspection data set) are left out.
     Each outlier set gives as many test images as there are test normals, or all it has (the counts stand in
     the split's probe); its name stands in `defects`, so results can be read set by set.
     """
@@ -60,8 +61,13 @@ def unlabeled_multiclass(
             f"{source.name}: this protocol needs outliers, the data set(s) that count as anomalous"
         )
     rng = np.random.default_rng((seed, 2))
-    train = list(range(len(source.train)))
-    normals = _first(list(range(len(source.test))), limit, rng)
+    train, known = list(range(len(source.train))), set(source.train.classes)
+    whole = [i for i, value in enumerate(source.test.classes) if value in known]
+    if not whole:
+        raise InputError(
+            f"{source.name}: the test part holds no image of the classes {', '.join(sorted(known))}; it needs normals"
+        )
+    normals = _first(whole, limit, rng)
     anomalies = [
         (other.test, _dealt(range(len(other.test)), other.test.classes, len(normals), rng), f"{other.name}/")
         for other in outliers
@@ -77,10 +83,15 @@ def ood(source: Source, outliers: Sequence[Source], *, limit: int | None = None,
     """
     if len({other.name for other in outliers}) != len(outliers):
         raise InputError(f"{source.name}: the same outlier set is named twice")
+    if any(other.name == MEAN for other in outliers):
+        raise InputError(
+            f"{source.name}: an outlier set cannot be called {MEAN}, which stands for all; rename it"
+        )
     return unlabeled_multiclass(source, outliers, limit=limit, seed=seed)
 
 
 REST = "rest"  # as an outlier set: the classes of the same data set that are not normal
+MEAN = "mean"  # in tables by outlier set
 PROTOCOLS = ("one_class", "unlabeled_multiclass", "ood")
 
 

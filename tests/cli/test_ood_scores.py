@@ -107,8 +107,12 @@ def test_outlier_sets_are_averaged_from_the_shell(
     found = json.loads(Path("compared/compare.json").read_text())
     (row,) = found["rows"]
     assert row["sets"] == {"rest": {"clean": row["clean"], "certified": None, "attacked": row["attacked"]}}
-    assert found["notes"] == ["every AUROC is the unweighted mean over the outlier sets rest"]
+    (note,) = found["notes"]
+    assert note.startswith("every AUROC is the unweighted mean over the outlier sets rest; its intervals")
     assert "By outlier set" in Path("compared/compare.html").read_text()
     capsys.readouterr()
     assert main(["score", *where]) == console.DONE
     assert "AUROC against rest" in capsys.readouterr().err
+    assert main(["score", *where, "--json"]) == console.DONE
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["auroc_sets"] == {"rest": scored["auroc"]}

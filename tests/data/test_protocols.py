@@ -77,10 +77,21 @@ def test_unlabeled_multiclass_takes_all_normals_and_as_many_outliers():
     assert prefix == "other/"
 
 
+@pytest.mark.parametrize("protocol", [unlabeled_multiclass, ood])
+def test_test_images_of_a_class_that_training_lacks_are_no_normals(protocol):
+    """As the defects of an inspection data set, whose training part is good."""
+    choice = protocol(source(train="ggg", test="gdgdd"), [source("other")])
+    assert choice.normals == [0, 2]
+    with pytest.raises(InputError, match="no image of the classes g"):
+        protocol(source(train="ggg", test="dd"), [source("other")])
+
+
 def test_ood_keeps_its_sets_apart():
     choice = ood(source(), [source("one"), source("two", test="ab")], limit=3)
     assert [(len(places), prefix) for _, places, prefix in choice.anomalies] == [(3, "one/"), (2, "two/")]
     with pytest.raises(InputError, match="named twice"):
         ood(source(), [source("one"), source("one")])
+    with pytest.raises(InputError, match="an outlier set cannot be called mean"):
+        ood(source(), [source("mean")])
     with pytest.raises(InputError, match="needs outliers"):
         ood(source(), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_what_was_seen_is_said_and_recorded(
 @pytest.mark.parametrize("known", [facts(), facts(data="cifar10", classes=CLASSES, training={"seed": 5}), {}])
 def test_nothing_is_said_of_what_is_apart(known, split) -> None:
     assert leakage.with_seen_sets(on(known), split, {"open_data": ["transforms:jigsaw"]}) is split
+
+
+def test_the_backbone_of_a_folder_is_known_by_the_name_of_the_folder(split) -> None:
+    """A data set with a path has a colon in its own name."""
+    there = replace(split, name="folder:some:0,1-vs-rest")
+    found = leakage.with_seen_sets(on(facts(data="folder:some", classes=CLASSES)), there, {})
+    assert "trained on the classes 2, 3" in found.probe["seen_in_training"]
+    assert leakage.with_seen_sets(on(facts(data="folder:so", classes=CLASSES)), there, {}) is there
