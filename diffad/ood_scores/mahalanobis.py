@@ -97,9 +97,26 @@ class RelativeMahalanobis(Mahalanobis):
 
     def class_distances(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """Return for each class its float64 squared distance less that to all normals; differentiable."""
+        plain, background = self._distances(images)
+        return plain - background
+
+    def surrogates(self) -> dict[str, ScoreFunction]:
+        """Return `soft_classes`: a soft minimum over the plain distances, less that to all normals.
+
+        Its temperature follows the distances; a difference of two may be near 0, and the minimum as good as hard.
+        """
+
+        def soft_classes(images: Tensor) -> Tensor:
+            plain, background = self._distances(images)
+            return (soft_minimum(plain) - background[:, 0]).to(images)
+
+        return {"soft_classes": soft_classes}
+
+    def _distances(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
+        """Return the squared distances to each class (b, k) and to all normals (b, 1)."""
         features = self.features(images).to(self.means)
         background = squared_distances(features, self.background_mean, self.background_whitening)
-        return squared_distances(features, self.means, self.whitening) - background
+        return squared_distances(features, self.means, self.whitening), background
 
 
 def whitening(centred: Float[Tensor, "n d"], ridge: float) -> Float[Tensor, "d d"]:

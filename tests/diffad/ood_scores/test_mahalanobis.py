@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from diffad.attacks.summaries import soft_minimum
 from diffad.backbones import Backbone
 from diffad.ood_scores import Mahalanobis, RelativeMahalanobis
 from diffad.ood_scores.mahalanobis import squared_distances, whitening
@@ -53,3 +54,20 @@ def test_a_feature_that_never_varies_counts_by_the_ridge() -> None:
         torch.tensor([[0.0, 2.0]]).double(), torch.zeros(1, 2).double(), whitening(centred, 1e-2)
     )
     torch.testing.assert_close(found, torch.tensor([[400.0]], dtype=torch.float64))
+
+
+def test_the_soft_minimum_over_classes_does_not_harden_where_a_relative_score_crosses_0(
+    backbone: Backbone,
+) -> None:
+    """Its temperature is a share of a distance, which is never near 0; a difference of distances may be."""
+    plain, relative = (
+        chosen.from_backbone(backbone, ridge=1e-3).fit_labelled(TRAIN, LABELS)
+        for chosen in (Mahalanobis, RelativeMahalanobis)
+    )
+    assert isinstance(relative, RelativeMahalanobis)
+    features = backbone.features(TEST).double()
+    background = squared_distances(features, relative.background_mean, relative.background_whitening)[:, 0]
+    expected = soft_minimum(plain.class_distances(TEST)) - background
+    found = relative.surrogates()["soft_classes"](TEST)
+    torch.testing.assert_close(found, expected.to(TEST), rtol=1e-4, atol=1e-4)
+    assert bool((found >= relative.score(TEST) - 1e-4).all())
