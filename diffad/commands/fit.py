@@ -49,9 +49,9 @@ class FitConfig:
     """Fit a Lipschitz score or the closed-form denoiser; pca and patch_nn choose their option on validation data."""
 
     detector: str = "pixel_nn"
-    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, autoencoder, generated_nn (with --generator), cobra (with
-    --network); with --backbone: zarnd, msp, max_logit, energy, mahalanobis, relative_mahalanobis, openmax; or somebody
-    else's, such as sklearn:IsolationForest."""
+    """pixel_mean, pca, pixel_nn, patch_nn, closed_form, autoencoder, lipschitz_net, generated_nn (with --generator),
+    cobra (with --network); with --backbone: zarnd, msp, max_logit, energy, mahalanobis, relative_mahalanobis, openmax;
+    or somebody else's, such as sklearn:IsolationForest."""
     data: str | None = None
     """None: digits, or what the generator, the network or the detector behind a purifier was trained on."""
     normal_class: str | None = None

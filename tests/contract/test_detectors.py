@@ -25,6 +25,7 @@ from diffad.backbones import Backbone, ResNet
 from diffad.baselines.autoencoder import Autoencoder
 from diffad.baselines.closed_form import ClosedForm
 from diffad.baselines.generated_nn import GeneratedNN
+from diffad.baselines.lipschitz_net import LipschitzNet
 from diffad.baselines.patch_nn import PatchNN
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_mean import PixelMean
@@ -227,6 +228,7 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "generated_nn": lambda: GeneratedNN(generated=40, sigmas=(1.0, 0.5)).attach(ClosedForm().fit(TRAIN)),
     "autoencoder": lambda: Autoencoder(hidden=32, code=4, steps=200),
     "autoencoder:adversarial": lambda: Autoencoder(hidden=32, code=4, steps=200, adversarial_eps=0.02),
+    "lipschitz_net": lambda: LipschitzNet(width=32, steps=200, margin=0.5, around=4),
     "diffusion": diffusion,
     "zarnd": zarnd,
     "zarnd:code": lambda: zarnd(normalize=True, squared=True, k=3, bank_size=30),
