@@ -237,7 +237,7 @@ def _values(
 
 def _group_sort(units: Float[Tensor, "b units"]) -> Float[Tensor, "b units"]:
     """Sort each pair of neighbouring units: a permutation, which changes no norm and, piece by piece, no distance."""
-    pairs = units.reshape(len(units), -1, 2)
+    pairs = units.reshape(units.shape[0], -1, 2)  # not len(), which torch.export takes for a constant
     return torch.stack([pairs.amin(2), pairs.amax(2)], 2).flatten(1)
 
 

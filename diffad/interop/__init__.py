@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffad.interop.anomalib import AnomalibDetector
     from diffad.interop.callables import CallableDetector, as_detector
     from diffad.interop.estimator import as_sklearn
+    from diffad.interop.graph import export
     from diffad.interop.onnx import OnnxDetector
     from diffad.interop.outliers import PyODDetector, SklearnDetector
 
@@ -21,6 +22,7 @@ __all__ = [
     "SklearnDetector",
     "as_detector",
     "as_sklearn",
+    "export",
 ]
 
 _MODULES = {
@@ -31,6 +33,7 @@ _MODULES = {
     "SklearnDetector": "outliers",
     "as_detector": "callables",
     "as_sklearn": "estimator",
+    "export": "graph",
 }
 
 
