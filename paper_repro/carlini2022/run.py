@@ -18,8 +18,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common.classifiers import Logits, attacked_accuracy, certify_classifier, train_classifier
-from common.levels import Level, print_results, recorded
+from common.classifiers import Logits, train_classifier
+from common.levels import Budget, Level, measured, print_results, recorded
 from common.steps import Step
 
 from certify.console import run as run_command
@@ -27,7 +27,6 @@ from diffad import load_detector
 from diffad.backbones.labelled import LabelledSplit, load_labelled
 
 HERE = Path(__file__).parent
-RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 ROWS = ("plain", "denoised", "noise-trained")
 # every digit is normal; the data set needs something else to be anomalous, which a denoiser never sees
 UNLABELLED = ("--data", "digits", "--protocol", "unlabeled_multiclass", "--outliers", "textures")
@@ -38,31 +37,24 @@ RATE = ("--learning_rate", "2e-3", "--ema_max_decay", "0.999", "--train_batch_si
 
 @dataclass(frozen=True)
 class Preset:
-    """How much: noise levels, steps of both trainings, test images, draws, and the budget of the attack."""
+    """Noise levels, steps of both trainings, and the budget of certificate and attack."""
 
     sigmas: tuple[float, ...]
     steps: int
     diffusion_steps: int
-    limit: int
-    n0: int
-    n: int
-    attacked: tuple[float, ...]
-    attack_steps: int
-    eot: int
-    alpha: float = 0.001
-    seed: int = 0
+    budget: Budget
 
 
 PRESETS = {
-    "smoke": Preset((0.25,), 30, 10, 6, 50, 100, (0.25,), 2, 2),
-    "cpu": Preset((0.25, 0.5, 1.0), 1500, 1500, 60, 100, 1000, (0.25, 0.5), 10, 4),
+    "smoke": Preset((0.25,), 30, 10, Budget(6, 50, 100, (0.25,), 2, 2)),
+    "cpu": Preset((0.25, 0.5, 1.0), 1500, 1500, Budget(60, 100, 1000, (0.25, 0.5), 10, 4)),
 }
 
 
 def train_denoiser(preset: Preset, runs: Path) -> Path:
     """Train the diffusion model unless it is there; return its folder."""
     folder = runs / "denoiser"
-    argv = (*UNLABELLED, *NETWORK, *NOISE, "--seed", str(preset.seed))
+    argv = (*UNLABELLED, *NETWORK, *NOISE, "--seed", str(preset.budget.seed))
     amount = (
         "--max_train_steps",
         str(preset.diffusion_steps),
@@ -77,10 +69,9 @@ def train_denoiser(preset: Preset, runs: Path) -> Path:
 
 def logits_of(preset: Preset, split: LabelledSplit, row: str, sigma: float, denoiser: Path) -> Logits:
     """Return what is smoothed, from noisy images to logits."""
+    amount = {"steps": preset.steps, "seed": preset.budget.seed}
     own = sigma if row == "noise-trained" else 0.0
-    network = train_classifier(
-        split.train, len(split.classes), sigma=own, steps=preset.steps, seed=preset.seed
-    )
+    network = train_classifier(split.train, len(split.classes), sigma=own, **amount)
     if row != "denoised":
         return network
     diffusion: Any = load_detector(denoiser)
@@ -89,28 +80,9 @@ def logits_of(preset: Preset, split: LabelledSplit, row: str, sigma: float, deno
 
 def level(preset: Preset, row: str, sigma: float, denoiser: Path) -> Level:
     """Certify and attack one row at one noise level."""
-    split = load_labelled("digits", seed=preset.seed)
-    test = split.test.first(preset.limit)
+    split = load_labelled("digits", seed=preset.budget.seed)
     logits = logits_of(preset, split, row, sigma, denoiser)
-    options: dict[str, Any] = {"sigma": sigma, "seed": preset.seed, "batch_size": min(250, preset.n)}
-    certified = certify_classifier(
-        logits, test.images, n0=preset.n0, n=preset.n, alpha=preset.alpha, **options
-    )
-    budget = {"steps": preset.attack_steps, "eot": preset.eot, "n": preset.n}
-    attacked = {
-        radius: attacked_accuracy(
-            logits, test.images, test.labels, certified, eps=radius, **budget, **options
-        )
-        for radius in preset.attacked
-    }
-    return Level(
-        name=f"{row}, sigma {sigma:g}",
-        certified=dict(zip(RADII, certified.accuracy(test.labels, RADII), strict=True)),
-        attacked={radius: accuracy for radius, (accuracy, _) in attacked.items()},
-        broken=sum(broken for _, broken in attacked.values()),
-        images=len(test),
-        data=split.fingerprint(),
-    )
+    return measured(f"{row}, sigma {sigma:g}", logits, split, sigma, preset.budget)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 wanted = {**asdict(preset), "row": row, "sigma": sigma}
                 names.append(f"{row}-{sigma:g}")
                 recorded(folder, names[-1], wanted, partial(level, preset, row, sigma, denoiser))
-        print_results(folder, names, RADII)
+        print_results(folder, names)
 
     return run_command(work)
 

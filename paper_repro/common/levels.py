@@ -11,7 +11,25 @@ from typing import Any
 from certify import floor_text
 from certify.checks import InputError
 from certify.files import write_json, write_text
+from common.classifiers import Logits, attacked_accuracy, certify_classifier
+from diffad.backbones.labelled import LabelledSplit
 from diffad.manifest import build_manifest, now
+
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # L2, of the certified accuracies
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Test images, draws that choose and that certify, attacked radii, steps and draws a step, error of an image."""
+
+    limit: int
+    n0: int
+    n: int
+    attacked: tuple[float, ...]
+    attack_steps: int
+    eot: int
+    alpha: float = 0.001
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,28 @@ class Level:
     broken: int
     images: int
     data: str
+
+
+def measured(name: str, logits: Logits, split: LabelledSplit, sigma: float, budget: Budget) -> Level:
+    """Certify and attack the smoothed classifier on the first test images."""
+    test = split.test.first(budget.limit)
+    options: dict[str, Any] = {"sigma": sigma, "seed": budget.seed, "batch_size": min(250, budget.n)}
+    certified = certify_classifier(
+        logits, test.images, n0=budget.n0, n=budget.n, alpha=budget.alpha, **options
+    )
+    spent = {"steps": budget.attack_steps, "eot": budget.eot, "n": budget.n}
+    attacked = {
+        radius: attacked_accuracy(logits, test.images, test.labels, certified, eps=radius, **spent, **options)
+        for radius in budget.attacked
+    }
+    return Level(
+        name=name,
+        certified=dict(zip(RADII, certified.accuracy(test.labels, RADII), strict=True)),
+        attacked={radius: accuracy for radius, (accuracy, _) in attacked.items()},
+        broken=sum(broken for _, broken in attacked.values()),
+        images=len(test),
+        data=split.fingerprint(),
+    )
 
 
 def recorded(folder: Path, name: str, options: Mapping[str, Any], compute: Callable[[], Level]) -> None:
@@ -39,13 +79,13 @@ def recorded(folder: Path, name: str, options: Mapping[str, Any], compute: Calla
         wanted,
         data={"name": "digits", "fingerprint": found.data},
         detectors={},
-        seeds={"all": int(wanted["seed"])},
+        seeds={"all": int(wanted["budget"]["seed"])},
         started=started,
     )
     write_json(path, {"options": wanted, **asdict(found), "manifest": manifest})
 
 
-def print_results(folder: Path, names: Sequence[str], radii: Sequence[float]) -> None:
+def print_results(folder: Path, names: Sequence[str]) -> None:
     """Write `table.md` and print it.
 
     Raises:
@@ -53,10 +93,10 @@ def print_results(folder: Path, names: Sequence[str], radii: Sequence[float]) ->
     """
     levels = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names]
     attacked = sorted({radius for level in levels for radius in level["attacked"]}, key=float)
-    heads = [f"certified {radius:g}" for radius in radii] + [f"attacked {radius}" for radius in attacked]
+    heads = [f"certified {radius:g}" for radius in RADII] + [f"attacked {radius}" for radius in attacked]
     lines = [f"| | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
     for level in levels:
-        cells = [floor_text(level["certified"][str(float(radius))]) for radius in radii]
+        cells = [floor_text(level["certified"][str(float(radius))]) for radius in RADII]
         cells += [
             f"{level['attacked'][radius]:.3f}" if radius in level["attacked"] else "" for radius in attacked
         ]
