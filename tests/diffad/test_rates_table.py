@@ -24,7 +24,7 @@ def run(tmp_path):
     rows = certified_conditions(
         SUBJECT, IMAGES, bounds, [0.0, 0.1], alpha=0.001, alpha_kind="total", **shared
     )
-    manifest = {"commands": [{"command": "certify", "config": COMMAND}]}
+    manifest = {"data": {}, "commands": [{"command": "certify", "config": COMMAND}]}
     return Run(tmp_path, manifest, (clean_condition(SUBJECT, IMAGES, scores, **shared), *rows))
 
 
