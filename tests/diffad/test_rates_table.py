@@ -51,7 +51,7 @@ def test_every_side_is_in_the_rows_that_the_columns_stand_for(run) -> None:
 
 
 def test_runs_without_a_threshold_or_without_a_rule(run) -> None:
-    bare = Run(run.folder, {"commands": []}, run.conditions)
+    bare = Run(run.folder, {"data": {}, "commands": []}, run.conditions)
     table = auroc_table(bare)
     assert all("threshold_rule" not in row for row in table)
     assert format_rates(table).splitlines()[0] == "rates at the calibrated threshold"
