@@ -45,10 +45,11 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One thread a process: two workers of two threads each would wait for one another on two cores.
+# One thread a process: two workers of two threads each would wait for one another on two cores, and the tiny networks of
+# the notebooks gain nothing by a second one.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
-	DIFFAD_SMOKE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 notebooks
+	OMP_NUM_THREADS=1 DIFFAD_SMOKE=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --timeout=900 notebooks
 
 slow: .venv
 	$(BIN)/python -m pytest -m slow tests
