@@ -76,9 +76,10 @@ def one_draw_rows(
         for place, radius in enumerate(given[1]):
             if (side == "clean") == (radius == 0.0):
                 at = [{name: float(values[place]) for name, values in one.items()} for one in found]
-                by_set = {name: one["auroc"] for name, one in zip(sets, at, strict=False)}
                 row = {**shared, "norm": "l2", "radius": radius, "side": side, **_mean(at)}
-                rows.append({**row, "auroc_sets": by_set} if sets else row)
+                if sets:
+                    row["auroc_sets"] = {name: one["auroc"] for name, one in zip(sets, at, strict=True)}
+                rows.append(row)
     return rows
 
 

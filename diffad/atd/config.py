@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from certify.checks import InputError, check_choice
 from diffad.atd.adversary import Adversary
@@ -17,7 +15,8 @@ from diffad.atd.open_set import CHOOSING, TRAINED, OpenSources
 from diffad.attacks.threat import Norm, ThreatModel
 from diffad.config import parse_config
 from diffad.data.protocols import PROTOCOLS
-from diffad.training.options import Schedule, TrainingOptions
+from diffad.training.data import DataOptions
+from diffad.training.options import Schedule
 
 # Read once the players are trained: it may change when a run is resumed, and when a finished one is repeated.
 AFTER_TRAINING = frozenset({"select_on"})
@@ -25,24 +24,11 @@ _TRAINED_STREAM, _CHOOSING_STREAM = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtdConfig(TrainingOptions):
+class AtdConfig(DataOptions):
     """Train the discriminator of ATD against an attacker, on the features of a frozen backbone."""
 
     output_dir: str = "runs/atd"
     """Folder of the checkpoints, the logs, the candidates and the detector."""
-    data: Annotated[str, tyro.conf.arg(aliases=["--dataset_name"])] = "digits"
-    """In-distribution: digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
-    normal_class: str | None = None
-    """The class taken as normal, where the data set has classes and the protocol is one_class."""
-    resolution: int | None = None
-    """Height and width to resize to; None: as the data set has it."""
-    in_channels: int | None = None
-    """1 for grey, 3 for colour; None: as the data set has it."""
-    protocol: Literal["one_class", "unlabeled_multiclass", "ood"] = "one_class"
-    """What is normal: one class, or all of the data set, with other data sets anomalous."""
-    outliers: tuple[str, ...] = ()
-    """Data sets that are anomalous under the last two protocols; seen in testing alone."""
-
     backbone: str | None = None
     """Folder of the frozen network whose features are judged (`diffad.backbones.train`, `diffad backbones convert`)."""
     space: Space = "feature"

@@ -33,11 +33,12 @@ from diffad.atd.pairs import PairedBatches
 from diffad.atd.pixel_players import PixelDiscriminator, PixelGenerator
 from diffad.atd.step import AtdStep
 from diffad.backbones import Backbone, load_backbone
-from diffad.data import DataSplit, load_data
+from diffad.data import DataSplit
 from diffad.data.load import Request
 from diffad.manifest import now
 from diffad.sources import with_ood_probes
 from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
+from diffad.training.data import read_split
 
 _BATCH = 256  # images of a pass that computes features ahead
 
@@ -118,15 +119,7 @@ def load_extractor(config: AtdConfig) -> Backbone | None:
 def load_sets(config: AtdConfig) -> tuple[DataSplit, Tensor, Validation]:
     """Return the in-distribution data, the open set to train against, and what candidates are compared on."""
     check_untested((*config.open_data, *config.validation_open_data), config.outliers, config.data)
-    split = load_data(
-        config.data,
-        normal_class=config.normal_class,
-        resolution=config.resolution,
-        channels=config.in_channels,
-        protocol=config.protocol,
-        outliers=config.outliers,
-        seed=config.seed,
-    )
+    split = read_split(config)
     request = Request(config.data, resolution=split.resolution, channels=split.channels, seed=config.seed)
     native = native_of(request)
     opened = config.trained_on.images(split.train.images, config.open_images or len(split.train), native)

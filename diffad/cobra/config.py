@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from certify.checks import InputError, check_choice
 from diffad.attacks.threat import Norm, ThreatModel
@@ -17,30 +15,18 @@ from diffad.cobra.detector import Embedding, ScoreKind
 from diffad.cobra.losses import CONTRASTIVE, PAIRED, LossName, LossOptions
 from diffad.config import parse_config
 from diffad.data.protocols import PROTOCOLS
-from diffad.training.options import TrainingOptions
+from diffad.training.data import DataOptions
 
 # Options read once the network is trained: they may change when a run is resumed, and when a finished one is repeated.
 AFTER_TRAINING = frozenset({"score", "embedding"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class CobraConfig(TrainingOptions):
+class CobraConfig(DataOptions):
     """Train the network of COBRA against an attacker, on normal images and pseudo-anomalies crafted from them."""
 
     output_dir: str = "runs/cobra"
     """Folder of the checkpoints, the logs, the filter and the detector."""
-    data: Annotated[str, tyro.conf.arg(aliases=["--dataset_name"])] = "digits"
-    """Data set: digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
-    normal_class: str | None = None
-    """The class taken as normal, where the data set has classes."""
-    resolution: int | None = None
-    """Height and width to resize to; None: as the data set has it."""
-    in_channels: int | None = None
-    """1 for grey, 3 for colour; None: as the data set has it."""
-    protocol: Literal["one_class", "unlabeled_multiclass", "ood"] = "one_class"
-    """What is normal: one class, or all of the data set, with other data sets anomalous."""
-    outliers: tuple[str, ...] = ()
-    """Data sets that are anomalous under the last two protocols; seen in testing alone."""
     random_flip: bool = False
     """Light views may mirror left to right (Algorithm 1 does; digits do not bear it)."""
 

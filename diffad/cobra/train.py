@@ -29,9 +29,10 @@ from diffad.cobra.finish import finish, network_arguments, validation_log
 from diffad.cobra.losses import CONTRASTIVE
 from diffad.cobra.network import CobraNetwork, Heads
 from diffad.cobra.step import CobraStep
-from diffad.data import DataSplit, load_data
+from diffad.data import DataSplit
 from diffad.manifest import now
 from diffad.training import WEIGHTS, Training, key, run, start_run, write_manifest
+from diffad.training.data import read_split
 from diffad.training.launch import start_accelerator
 from diffad.training.optimizers import check_optimizer
 
@@ -89,15 +90,7 @@ def train(config: CobraConfig) -> Path:
 def load_split(config: CobraConfig) -> DataSplit:
     """Return the data; the first process downloads, the others find it there."""
     with start_accelerator().main_process_first():
-        return load_data(
-            config.data,
-            normal_class=config.normal_class,
-            resolution=config.resolution,
-            channels=config.in_channels,
-            protocol=config.protocol,
-            outliers=config.outliers,
-            seed=config.seed,
-        )
+        return read_split(config)
 
 
 def build_filter(config: CobraConfig, split: DataSplit) -> NormalityFilter:

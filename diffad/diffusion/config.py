@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from certify.checks import InputError
 from diffad.config import parse_config
 from diffad.diffusion.scores import ScoreName
-from diffad.training.options import TrainingOptions
+from diffad.training.data import DataOptions
 
 # Options read once the network is trained: they may change when a run is resumed, and when a finished one is repeated.
 AFTER_TRAINING = frozenset(
@@ -29,21 +27,9 @@ AFTER_TRAINING = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(TrainingOptions):
+class TrainConfig(DataOptions):
     """Train a diffusion model of normal images, the network of the diffusion detector."""
 
-    data: Annotated[str, tyro.conf.arg(aliases=["--dataset_name"])] = "digits"
-    """Data set: digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ..."""
-    normal_class: str | None = None
-    """The class taken as normal, where the data set has classes."""
-    resolution: int | None = None
-    """Height and width to resize to; None: as the data set has it."""
-    in_channels: int | None = None
-    """1 for grey, 3 for colour; None: as the data set has it."""
-    protocol: Literal["one_class", "unlabeled_multiclass", "ood"] = "one_class"
-    """What is normal: one class, or all of the data set, with other data sets anomalous."""
-    outliers: tuple[str, ...] = ()
-    """Data sets that are anomalous under the last two protocols; seen in testing alone."""
     random_flip: bool = False
     """Mirror half of the images left to right."""
     random_vertical_flip: bool = False

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from certify.console import run as run_command
 from certify.console import say
-from diffad.data import DataSplit, load_data
+from diffad.data import DataSplit
 from diffad.diffusion.config import AFTER_TRAINING, TrainConfig, parse_arguments
 from diffad.diffusion.finish import finish
 from diffad.diffusion.grids import SHOWN_SIGMAS, draw_grids
@@ -29,6 +29,7 @@ from diffad.diffusion.schedule import sigmas_of_schedule, timestep_for_sigma
 from diffad.manifest import now
 from diffad.training import WEIGHTS, BatchLoss, Training, key, run, start_run, write_manifest
 from diffad.training.augment import augment
+from diffad.training.data import read_split
 
 
 def train(config: TrainConfig) -> Path:
@@ -44,15 +45,7 @@ def train(config: TrainConfig) -> Path:
     accelerator, checkpoint = start_run(config, options)
     try:
         with accelerator.main_process_first():  # the first process downloads, the others find it there
-            split = load_data(
-                config.data,
-                normal_class=config.normal_class,
-                resolution=config.resolution,
-                channels=config.in_channels,
-                protocol=config.protocol,
-                outliers=config.outliers,
-                seed=config.seed,
-            )
+            split = read_split(config)
         denoiser = build_denoiser(config, split.train.images)
         identity = training_identity(config, split)
         training = Training.prepare(
