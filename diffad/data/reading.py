@@ -44,10 +44,14 @@ def list_images(folder: Path) -> list[Path]:
 
 def images_and_others(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the image files of one folder, and what else lies there, both by name; hidden and system files aside."""
-    seen = sorted(folder.iterdir())
-    seen = [p for p in seen if not p.name.startswith(".") and p.name.lower() not in SYSTEM_FILES]
-    images = [path for path in seen if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    return images, [path for path in seen if path not in images]
+    images: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
+            continue
+        is_image = path.suffix.lower() in SUFFIXES and not path.is_dir()
+        (images if is_image else others).append(path)
+    return images, others
 
 
 def read_image(
