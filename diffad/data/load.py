@@ -28,6 +28,7 @@ from diffad.data.protocols import (
     unlabeled_multiclass,
 )
 from diffad.data.records import GOOD
+from diffad.data.reuse import kept
 from diffad.data.source import Source
 from diffad.data.split import DataSplit
 from diffad.data.texture_split import texture_source, texture_split
@@ -127,7 +128,7 @@ def load_data(
         None if root is None else str(root),
         download,
     )
-    return DATASETS[request.kind](request)
+    return kept(request, lambda: DATASETS[request.kind](request))
 
 
 def _load_source(request: Request) -> DataSplit:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from certify.checks import InputError
 from common.steps import Chain
+from diffad.data import splits_kept
 
 TAIL, WAIT = 15, 0.2  # lines of a failed log that are shown; seconds between two looks at the processes
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}  # trainings take an accelerator that they see
@@ -40,8 +41,9 @@ def run_here(chains: Sequence[Chain]) -> None:
     """Run the chains one after the other in this process, as they are listed: those that others need come first."""
     if all(chain.device == "cpu" for chain in chains):
         os.environ.update(HIDDEN)
-    for chain in chains:
-        chain.run()
+    with splits_kept():  # many commands read the same sets
+        for chain in chains:
+            chain.run()
 
 
 def run_parallel(
