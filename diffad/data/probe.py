@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from certify.console import progress
 from diffad.data.records import ImageSet
 
 NEAR = 0.7  # correlation above which two pictures count as near-duplicates
@@ -41,18 +43,14 @@ def correlation_with(
     Subtracting the bank's mean leaves what is individual: aligned objects are not all copies of each other.
     Blank images correlate 0 with everything.
     """
-    shared = high_pass(bank).mean(dim=0, keepdim=True)
-    rows = [_unit(high_pass(block) - shared) for block in torch.split(images, CHUNK)]
-    columns = [_unit(high_pass(block) - shared) for block in torch.split(bank, CHUNK)]
-    return torch.cat([torch.cat([row @ column.T for column in columns], dim=1) for row in rows]).clamp(-1, 1)
+    return torch.cat(list(_correlations(images, bank)))
 
 
 def near_duplicate_groups(images: Float[Tensor, "n c h w"], threshold: float = NEAR) -> list[list[int]]:
     """Return the connected components, of two images or more, where correlation exceeds `threshold`."""
     pairs = []
-    for start in range(0, len(images), CHUNK):
-        linked = correlation_with(images[start : start + CHUNK], images) > threshold
-        pairs.append(linked.nonzero().numpy() + np.array([start, 0]))
+    for place, block in enumerate(_correlations(images, images)):
+        pairs.append((block > threshold).nonzero().numpy() + np.array([place * CHUNK, 0]))
     row, column = np.concatenate(pairs).T
     graph = coo_array((np.ones(len(row)), (row, column)), shape=(len(images), len(images)))
     count, component = connected_components(graph, directed=False)
@@ -70,9 +68,8 @@ def probe(train: ImageSet, test: ImageSet) -> dict[str, Any]:
     an image is in `ImageSet.defect_l2`.
     """
     labels = test.labels.numpy()
-    highest = torch.cat(
-        [correlation_with(block, train.images).amax(dim=1) for block in torch.split(test.images, CHUNK)]
-    ).numpy()
+    blocks = progress(_correlations(test.images, train.images), "looking for copies", -(-len(test) // CHUNK))
+    highest = torch.cat([block.amax(dim=1) for block in blocks]).numpy()
     result: dict[str, Any] = {
         "test_normals": int((labels == 0).sum()),
         "test_anomalies": int((labels == 1).sum()),
@@ -88,6 +85,17 @@ def probe(train: ImageSet, test: ImageSet) -> dict[str, Any]:
             for name, share in zip(names, shares, strict=True)
         }
     return result
+
+
+def _correlations(
+    images: Float[Tensor, "n c h w"], bank: Float[Tensor, "m c h w"]
+) -> Iterator[Float32[Tensor, "b m"]]:
+    """Yield `correlation_with` a block of images at a time; the bank is prepared once for all of them."""
+    shared = high_pass(bank).mean(dim=0, keepdim=True)
+    columns = [_unit(high_pass(block) - shared) for block in torch.split(bank, CHUNK)]
+    for block in torch.split(images, CHUNK):
+        row = _unit(high_pass(block) - shared)
+        yield torch.cat([row @ column.T for column in columns], dim=1).clamp(-1, 1)
 
 
 def _unit(images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n d"]:
