@@ -12,6 +12,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("diffad.commands.fit:main", "fit a network-free detector on normal images and save it"),
     "score": ("diffad.commands.score:main", "score a folder of images or the test part of a data set"),
     "attack": ("diffad.commands.attack:main", "attack a detector's score and record what was reached"),
+    "localise": (
+        "diffad.commands.localise:main",
+        "pixel AUROC and PRO of anomaly maps, on clean and on attacked images",
+    ),
     "select": (
         "diffad.commands.select:main",
         "choose noise and score of one way of smoothing on validation data",

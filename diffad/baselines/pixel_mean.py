@@ -39,5 +39,13 @@ class PixelMean(Detector):
         with torch.no_grad():
             return enclose(self._distance(images).cpu().numpy(), self.mean.numel())
 
+    def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+        """Return the size of the difference to the mean at each pixel, as an L2 norm over the channels."""
+        self._check_input(images)
+        with torch.no_grad():
+            difference = (images.double().flatten(1) - self.mean).view_as(images)
+            norms: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return norms.to(images.dtype)
+
     def _distance(self, images: Tensor) -> Tensor:
         return pair_distance(images.flatten(1), self.mean.expand(len(images), -1))

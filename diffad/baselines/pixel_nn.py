@@ -65,6 +65,16 @@ class PixelNN(Detector):
         mean = self.bank.mean(0).expand(len(images), -1)
         return pair_distance(images.flatten(1), mean).to(images.dtype)
 
+    def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+        """Return at each pixel the difference to a neighbour (L2 over channels), mean over the k of them."""
+        self._check_input(images)
+        with torch.no_grad():
+            queries = images.flatten(1)
+            _, indices = nearest(queries, self.bank, self.k)
+            differences = ((queries - self.bank[column]).view_as(images) for column in indices.T)
+            norms = [torch.linalg.vector_norm(difference, dim=1) for difference in differences]
+            return torch.stack(norms).mean(0).to(images.dtype)
+
     def in_bank(self, images: Float[Tensor, "n c h w"]) -> list[int]:
         """Return which images are normals of the bank, pixel for pixel."""
         batches = (batch.flatten(1).to(self.bank.device) for batch in torch.split(images, _BATCH))

@@ -9,6 +9,7 @@ markers say the same again. Matplotlib is imported when the first figure is draw
 """
 
 from diffad.plots.headline import Curve, curves, gap, headline, pick_radius, subject_labels
+from diffad.plots.localisation import localisation_figure
 from diffad.plots.pictures import example_figure
 from diffad.plots.scores import distributions
 from diffad.plots.style import DARK, LIGHT, Theme, both_themes, png
@@ -25,6 +26,7 @@ __all__ = [
     "example_figure",
     "gap",
     "headline",
+    "localisation_figure",
     "pick_radius",
     "png",
     "subject_labels",

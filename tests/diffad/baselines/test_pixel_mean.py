@@ -23,6 +23,15 @@ def test_score_is_the_distance_to_the_mean() -> None:
         assert Fraction(low) ** 2 <= square <= Fraction(high) ** 2
 
 
+def test_the_map_is_the_difference_to_the_mean() -> None:
+    train = torch.rand(20, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(6, 3, 5, 4, generator=torch.Generator().manual_seed(1))
+    detector = PixelMean().fit(train)
+    maps = detector.anomaly_map(images)
+    np.testing.assert_allclose(maps, (images - train.mean(0)).norm(dim=1), rtol=1e-5)
+    np.testing.assert_allclose(maps.flatten(1).norm(dim=1), detector.score(images), rtol=1e-6)
+
+
 def test_the_constant_is_attained() -> None:
     detector = PixelMean().fit(torch.full((2, 1, 4, 4), 0.5))
     near, far = torch.full((1, 1, 4, 4), 0.6), torch.full((1, 1, 4, 4), 0.9)

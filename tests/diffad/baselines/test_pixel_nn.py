@@ -23,6 +23,19 @@ def test_score_is_the_sum_of_k_distances(k: int) -> None:
     np.testing.assert_allclose(PixelNN(k).fit(TRAIN).score(IMAGES), wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_map_is_the_difference_to_the_neighbours(k: int) -> None:
+    train, images = (torch.rand(n, 3, 5, 4, generator=torch.Generator().manual_seed(n)) for n in (25, 6))
+    detector = PixelNN(k).fit(train)
+    found = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(train.flatten(1).double())
+    places = found.kneighbors(images.flatten(1).double())[1]
+    wanted = np.stack([(images - train[column]).norm(dim=1) for column in places.T]).mean(0)
+    maps = detector.anomaly_map(images)
+    np.testing.assert_allclose(maps, wanted, rtol=1e-5)
+    if k == 1:
+        np.testing.assert_allclose(maps.flatten(1).norm(dim=1), detector.score(images), rtol=1e-6)
+
+
 def test_images_of_the_bank_are_known_again() -> None:
     detector = PixelNN().fit(TRAIN)
     assert detector.in_bank(torch.cat([IMAGES, TRAIN[3:5], TRAIN[:1] + 1e-6])) == [8, 9]

@@ -1,0 +1,176 @@
+"""`diffad localise`: how well anomaly maps find the masks of defects, on clean and on attacked images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from certify import console
+from certify.checks import InputError
+from certify.files import write_bytes, write_json
+from diffad.config import parse_config
+from diffad.data import ImageSet
+from diffad.localisation import MAX_FPR, Maps, check_max_fpr
+from diffad.localised import CLEAN, anomaly_maps, localisation_row, masks_of, threats
+from diffad.manifest import build_manifest, describe_data, merge_manifests, now
+from diffad.metric_rows import Row
+from diffad.precision import exact_float32
+from diffad.results import MANIFEST
+from diffad.sources import SourceOptions, load_sources
+from diffad.tables import radius_text
+
+TABLE = "localisation.json"
+METRICS = {"pixel AUROC": "pixel_auroc", "PRO": "pro", "image AUROC": "image_auroc"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocaliseConfig(SourceOptions):
+    """Pixel AUROC and PRO of a detector's anomaly maps, for data with masks of its defects."""
+
+    attack: Path | None = None
+    """Run folder of `diffad attack` on this detector and these images: judge the maps of the attacked images too."""
+    max_fpr: float = MAX_FPR
+    """False-positive rate of pixels up to which PRO is integrated."""
+    resamples: int = 1000
+    """Of the images, for the intervals."""
+    batch_size: int = 32
+    device: str = "cpu"
+    seed: int = 0
+    """Key of the resamples."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+
+    def command() -> None:
+        config = parse_config(
+            LocaliseConfig, argv, prog="diffad localise", description=str(LocaliseConfig.__doc__)
+        )
+        localise(config, list(sys.argv[2:] if argv is None else argv))
+
+    return console.run(command)
+
+
+@exact_float32()
+def localise(config: LocaliseConfig, argv: Sequence[str]) -> Path:
+    """Judge the maps as `config` says, write localisation.json, manifest and picture; return the folder."""
+    started = now()
+    check_max_fpr(config.max_fpr)
+    detector, split = load_sources(config)
+    masks_of(split.test)  # no mask, no work
+    detector = detector.to(config.device)
+    cases = threats(detector, split, config.attack)
+    folder = config.output_dir or Path("runs") / "-".join(
+        ["localise", detector.name, split.name.replace(":", "-").replace("/", "-")]
+    )
+    maps = [
+        anomaly_maps(detector, case.images, batch_size=config.batch_size, device=config.device)
+        for case in cases
+    ]
+    options: dict[str, Any] = {"max_fpr": config.max_fpr, "resamples": config.resamples, "seed": config.seed}
+    rows = [
+        localisation_row(detector, split.test, case, found, device=config.device, **options)
+        for case, found in zip(cases, maps, strict=True)
+    ]
+    manifest = build_manifest(
+        "diffad localise",
+        {**asdict(config), "arguments": detector.config()},
+        data=describe_data(split),
+        detectors={detector.name: detector.fingerprint()},
+        seeds={"bootstrap": config.seed},
+        started=started,
+        device=config.device,
+        argv=["diffad", "localise", *argv],
+    )
+    write_rows(folder, manifest, rows)
+    picture = folder / f"{detector.name}.png"
+    titles = [title_of(case.columns) for case in cases]
+    write_bytes(picture, draw(split.test, dict(zip(titles, maps, strict=True))))
+    print(json.dumps({"folder": str(folder), "localisation": rows}) if config.json else format_rows(rows))
+    console.say(f"\nfolder: {folder}   picture: {picture}")
+    return folder
+
+
+def write_rows(folder: Path, manifest: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Write rows and manifest; other rows of the same data stay, those of the same threat are replaced."""
+    kept: list[Row] = []
+    if (folder / TABLE).is_file():
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"--output_dir: {folder} holds {TABLE} without {MANIFEST}; use another folder")
+        before = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = merge_manifests(before, manifest)
+        written = {_key(row) for row in rows}
+        stored = json.loads((folder / TABLE).read_text(encoding="utf-8"))["localisation"]
+        kept = [row for row in stored if _key(row) not in written]
+    elif (folder / MANIFEST).is_file():
+        raise InputError(f"--output_dir: {folder} holds a run of another command; use another folder")
+    write_json(folder / TABLE, {"data": manifest["data"]["name"], "localisation": [*kept, *rows]})
+    write_json(folder / MANIFEST, manifest)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("detector", "score_name", *CLEAN))
+
+
+def title_of(columns: Row) -> str:
+    """Name a threat in few words: `clean`, `attacked, Linf 2/255`."""
+    if columns["condition"] == "clean":
+        return "clean"
+    norm = {"l2": "L2", "linf": "Linf"}[columns["norm"]]
+    return f"attacked, {norm} {radius_text(columns['radius'], columns['norm'])}"
+
+
+def draw(test: ImageSet, maps: Mapping[str, Maps]) -> bytes:
+    """Draw one normal and one image of each kind of defect, as a PNG file."""
+    from diffad.plots import localisation_figure, png
+
+    places = shown_images(test)
+    names = ["normal" if test.labels[place] == 0 else test.defects[place] for place in places]
+    shown = {f"map\n{title}": found[places] for title, found in maps.items()}
+    return png(localisation_figure(test.images[places].numpy(), masks_of(test)[places], shown, names))
+
+
+def shown_images(test: ImageSet) -> list[int]:
+    """Return the first normal image, and of each kind of defect the image whose defect has the median area.
+
+    The rule looks at masks only, so that nobody picks the pretty maps.
+    """
+    areas, defects = masks_of(test).sum((1, 2)), np.array(test.defects)
+    anomalous = test.labels.numpy() == 1
+    places = [int(np.flatnonzero(~anomalous)[0])]
+    for kind in sorted(set(defects[anomalous].tolist())):
+        own = np.flatnonzero(anomalous & (defects == kind))
+        places.append(int(own[np.argsort(areas[own], kind="stable")[len(own) // 2]]))
+    return places
+
+
+def format_rows(rows: Sequence[Row]) -> str:
+    """Return a table for people, intervals in brackets."""
+    first = rows[0]
+    lines = [
+        f"{first['detector']} {first['score_name']}".strip()
+        + f", {first['normals']} normal + {first['anomalies']} anomalous images, {first['regions']} defective regions, "
+        f"{first['defective_share']:.2%} of the pixels",
+        f"{'':26}" + "".join(f"{title:>22}" for title in METRICS),
+    ]
+    for row in rows:
+        cells = (
+            f"{row[name]:.3f} [{row[name + '_interval'][0]:.3f}, {row[name + '_interval'][1]:.3f}]"
+            for name in METRICS.values()
+        )
+        lines.append(f"{title_of(row):26}" + "".join(f"{cell:>22}" for cell in cells))
+    lines.append(
+        f"PRO up to a false-positive rate of {first['max_fpr']:g} (chance {first['max_fpr'] / 2:g}); in brackets "
+        f"{first['level']:.0%}, bootstrap over images"
+    )
+    if len(rows) > 1:
+        lines.append("The attack was aimed at the image score, not at the map.")
+    return "\n".join(lines)
