@@ -12,7 +12,7 @@ MAIN = "atd"
 
 
 def all_chains(plan: Plan) -> list[Chain]:
-    """Return the extractors, Table 1, the ablations and the transfer of every problem and seed."""
+    """Return the extractors, Tables 1 to 4 of every problem and seed."""
     chains: list[Chain] = []
     for name in plan.problems:
         for seed in plan.seeds:
@@ -22,6 +22,8 @@ def all_chains(plan: Plan) -> list[Chain]:
                 chains += ablation_chains(plan, name, seed)
             if "transfer" in plan.experiments:
                 chains += transfer_chains(plan, name, seed)
+            if "classification" in plan.experiments:
+                chains += classification_chains(plan, name, seed)
     return chains
 
 
@@ -63,6 +65,14 @@ def transfer_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
         words = ("--method", "transfer", "--sources", ",".join(others), "--checks", "none")
         needs = tuple(plan.label(name, other, seed) for other in names)
         yield _chain(plan, label, plan.attack(name, variant, seed, label, *words), needs=needs)
+
+
+def classification_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
+    """Attack the robust classifier, and judge each detector on it by those images too (Table 4)."""
+    for variant in (MAIN, *(f"{score}_robust" for score in SCORES)):
+        label = plan.label(name, variant, seed)
+        step = plan.classification(name, variant, seed)
+        yield _chain(plan, f"{label}-classification", step, needs=(label,))
 
 
 def _atd_chain(

@@ -92,6 +92,27 @@ class Plan:
         where = ("--output_dir", str(self.folder(label)))
         return self.step(f"attack-{label}", "diffad", "attack", *argv, *where)
 
+    def measured(self, label: str) -> Path:
+        """Return the file of a measurement."""
+        return self.runs / "measures" / f"{label}.json"
+
+    def classification(self, name: str, variant: str, seed: int) -> Step:
+        """Return the step that sets an attack on the classification beside one on the detection."""
+        label = self.label(name, variant, seed)
+        how = ("--eps", self.problems[name].eps, "--steps", str(self.preset.steps))
+        argv = (
+            *(
+                "classification",
+                "--detector",
+                str(self.detector(name, variant, seed)),
+                *self._data(name),
+                *how,
+            ),
+            *("--limit", str(self.preset.limit), "--device", self.device),
+            *("--output", str(self.measured(label))),
+        )
+        return self.step(f"classification-{label}", "measure", *argv)
+
     def _data(self, name: str) -> tuple[str, ...]:
         problem = self.problems[name]
         classes = () if problem.classes is None else ("--normal_class", problem.classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXPERIMENTS = ("detectors", "ablations", "transfer")
+EXPERIMENTS = ("detectors", "ablations", "transfer", "classification")
 EXTRACTORS = ("robust", "standard")
 # Table 1: what it was compared with, read off the same classifiers.
 SCORES = ("msp", "max_logit", "energy", "mahalanobis", "relative_mahalanobis", "openmax")

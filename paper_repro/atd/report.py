@@ -14,6 +14,7 @@ from presets import ABLATIONS, EXTRACTORS, SCORES, STANDARD, STANDARD_NO_ATTACKE
 from certify.files import write_json, write_text
 
 SIDES = ("clean", "in", "out", "both")
+ATTACKED = ("classification", "detection")
 MEAN = "mean"  # over the outlier sets
 KEYS = ("problem", "experiment", "variant", "set", "side")
 KEPT = ("manifest.json", "images.parquet")
@@ -23,23 +24,27 @@ TITLES = {
     "detectors": "Table 1: detectors on the robust and on the standard extractor, attacked by the ensemble",
     "ablations": "Table 3: ATD with one thing changed",
     "transfer": "Table 2: attacked by images crafted on the other detectors of the robust extractor",
+    "classification": "Table 4: images crafted against the robust classifier, and against the detector itself",
 }
 
 
 def variants(experiment: str) -> tuple[str, ...]:
     """Return the rows of a table, ATD first."""
     scores = [f"{score}_{extractor}" for extractor in EXTRACTORS for score in SCORES]
+    robust = [one for one in scores if one.endswith("_robust")]
     rows = {
         "detectors": scores,
         "ablations": [*ABLATIONS, STANDARD, STANDARD_NO_ATTACKER],
-        "transfer": [one for one in scores if one.endswith("_robust")],
+        "transfer": robust,
     }
+    if experiment == "classification":
+        return tuple(f"{one}, {target} attacked" for one in (MAIN, *robust) for target in ATTACKED)
     return (MAIN, *rows[experiment])
 
 
 def runs_of(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, str, str]]:
-    """Yield experiment, variant and label of everything that is planned for a problem and a seed."""
-    for experiment in TITLES:
+    """Yield experiment, variant and label of every run folder that is planned for a problem and a seed."""
+    for experiment in ("detectors", "ablations", "transfer"):
         for variant in variants(experiment):
             label = plan.label(name, variant, seed)
             yield experiment, variant, f"{label}-transfer" if experiment == "transfer" else label
@@ -56,6 +61,24 @@ def rows_of(folder: Path) -> list[Row]:
     return rows
 
 
+def classification_rows(plan: Plan, name: str, seed: int) -> list[Row]:
+    """Return the rows of Table 4 of a problem and a seed that were measured."""
+    rows: list[Row] = []
+    for detector in (MAIN, *(f"{score}_robust" for score in SCORES)):
+        label = plan.label(name, detector, seed)
+        if plan.measured(label).is_file():
+            for found in json.loads(plan.measured(label).read_text(encoding="utf-8"))["rows"]:
+                variant = f"{detector}, {found['attack']} attacked"
+                shared = {
+                    "variant": variant,
+                    "set": MEAN,
+                    "measure": label,
+                    "changed_class": found["changed_class"],
+                }
+                rows += [{**shared, "side": side, "auroc": found[side]} for side in SIDES]
+    return rows
+
+
 def collect(plan: Plan) -> list[Row]:
     """Return the rows of every run of the plan that is there."""
     rows: list[Row] = []
@@ -65,6 +88,8 @@ def collect(plan: Plan) -> list[Row]:
                 if (plan.folder(label) / "summary.json").is_file():
                     where = {"problem": name, "experiment": experiment, "variant": variant, "seed": seed}
                     rows += [{**where, "run": label, **row} for row in rows_of(plan.folder(label))]
+            shared = {"problem": name, "experiment": "classification", "seed": seed}
+            rows += [{**shared, **row} for row in classification_rows(plan, name, seed)]
     return rows
 
 
@@ -129,8 +154,11 @@ def write_results(plan: Plan, output: Path) -> str:
     text = tables(rows, logs)
     write_json(output / "summary.json", {"trainings": logs, "rows": rows})
     write_text(output / "table.md", text)
-    for label in dict.fromkeys(row["run"] for row in rows):
+    for label in dict.fromkeys(row["run"] for row in rows if "run" in row):
         keep(plan.folder(label), output / "runs" / label, KEPT)
+    for label in dict.fromkeys(row["measure"] for row in rows if "measure" in row):
+        file = plan.measured(label)
+        keep(file.parent, output / "measures", (file.name,))
     for label in logs:
         keep(plan.runs / "networks" / label, output / "networks" / label, ("manifest.json", "selection.json"))
     return text

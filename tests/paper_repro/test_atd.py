@@ -16,7 +16,7 @@ from diffad.atd.config import parse_arguments
 from diffad.backbones.config import parse_arguments as parse_backbone
 
 SCRIPT = Path(__file__).parents[2] / "paper_repro" / "atd" / "run.py"
-MODULES = ("presets", "plan", "chains", "report", "figures", "run")
+MODULES = ("presets", "plan", "chains", "report", "figures", "measures", "run")
 GIVEN = ("--robust", "r0", "r1", "--standard", "s0")
 
 
@@ -48,11 +48,12 @@ def test_chains_come_after_what_they_need_and_share_no_folder(atd, words) -> Non
         assert seen.issuperset(chain.needs)
         seen.add(chain.name)
     steps = [step for chain in chains for step in chain.steps]
-    written = [step.argv[step.argv.index("--output_dir") + 1] for step in steps]
+    named = {"measure": "--output"}
+    written = [step.argv[step.argv.index(named.get(step.command, "--output_dir")) + 1] for step in steps]
     assert len(seen) == len(chains)
     assert len(set(written)) == len(written) == len({step.name for step in steps})
     for step in steps:
-        if step.argv[0] == "attack":
+        if step.argv[0] in ("attack", "classification"):
             assert step.argv[step.argv.index("--detector") + 1] in written
 
 
@@ -125,6 +126,29 @@ def test_tables_and_figures_show_means_over_seeds_of_means_over_sets(atd, tmp_pa
     atd("figures").draw_figures(tmp_path / "results")
     drawn = {path.name for path in (tmp_path / "results").glob("*.png")}
     assert drawn == {"digits-detectors.png", "digits-ablations.png"}
+
+
+def test_an_attack_on_the_classification_stands_beside_one_on_the_detection(atd, tmp_path) -> None:
+    measures, work = atd("measures"), tmp_path / "cpu"
+    train = ["--config", str(SCRIPT.parents[2] / "configs" / "backbones" / "digits.yaml"), "--smoke"]
+    assert atd("diffad.backbones.train").main([*train, "--output_dir", str(work / "backbone")]) == 0
+    only = ("--only", "digits", "classification", "--seeds", "0", "--runs", str(tmp_path))
+    plan = planned(atd, "--preset", "cpu", *only)
+    data = ["--data", "digits", "--protocol", "ood", "--normal_class", "0,1,2,3,4", "--outliers", "rest"]
+    folder = plan.detector("digits", "energy_robust", 0)
+    fit = ["fit", "--detector", "energy", "--backbone", str(work / "backbone"), "--output_dir", str(folder)]
+    assert atd("diffad.cli").main([*fit, *data]) == 0
+    output = plan.measured("digits-energy_robust-0")
+    attack = [*data, "--eps", "16/255", "--steps", "3", "--limit", "6", "--output", str(output)]
+    assert measures.main(["classification", "--detector", str(folder), *attack]) == 0
+    rows = {row["attack"]: row for row in json.loads(output.read_text(encoding="utf-8"))["rows"]}
+    assert rows["detection"]["both"] <= rows["detection"]["clean"] == rows["classification"]["clean"]
+    text = atd("report").write_results(plan, tmp_path / "results")
+    assert "## Table 4: images crafted against the robust classifier" in text
+    assert f"| energy_robust, detection attacked | 1 | {rows['detection']['clean']:.3f} |" in text
+    assert (tmp_path / "results" / "measures" / "digits-energy_robust-0.json").is_file()
+    reads_none = ["classification", "--detector", "pixel_nn", *attack]
+    assert measures.main(reads_none) == 1
 
 
 def test_expected_figures_are_whole() -> None:
