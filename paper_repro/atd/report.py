@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chains import MAIN
+from common.recorded import summary, with_recorded
 from common.tables import Row, cell, keep, means
 from plan import Plan
 from presets import ABLATIONS, EXTRACTORS, SCORES, STANDARD, STANDARD_NO_ATTACKER
@@ -149,8 +150,12 @@ def table(found: Sequence[Row], experiment: str, problem: str) -> str:
 
 
 def write_results(plan: Plan, output: Path) -> str:
-    """Write `summary.json`, `table.md` and what backs them into the folder; return the tables."""
-    rows, logs = collect(plan), trainings(plan)
+    """Write `summary.json`, `table.md` and what backs them into the folder; return the tables.
+
+    What the folder holds of other runs stays.
+    """
+    rows = with_recorded(collect(plan), output)
+    logs = {**summary(output, "trainings", {}), **trainings(plan)}
     text = tables(rows, logs)
     write_json(output / "summary.json", {"trainings": logs, "rows": rows})
     write_text(output / "table.md", text)

@@ -67,21 +67,21 @@ def train_denoiser(preset: Preset, runs: Path) -> Path:
     return folder
 
 
-def logits_of(preset: Preset, split: LabelledSplit, row: str, sigma: float, denoiser: Path) -> Logits:
-    """Return what is smoothed, from noisy images to logits."""
+def logits_of(preset: Preset, split: LabelledSplit, row: str, sigma: float, runs: Path) -> Logits:
+    """Return what is smoothed, from noisy images to logits; the denoiser is trained once it is needed."""
     amount = {"steps": preset.steps, "seed": preset.budget.seed}
     own = sigma if row == "noise-trained" else 0.0
     network = train_classifier(split.train, len(split.classes), sigma=own, **amount)
     if row != "denoised":
         return network
-    diffusion: Any = load_detector(denoiser)
+    diffusion: Any = load_detector(train_denoiser(preset, runs))
     return lambda noisy: network(diffusion.reconstruct(noisy, sigma))
 
 
-def level(preset: Preset, row: str, sigma: float, denoiser: Path) -> Level:
+def level(preset: Preset, row: str, sigma: float, runs: Path) -> Level:
     """Certify and attack one row at one noise level."""
     split = load_labelled("digits", seed=preset.budget.seed)
-    logits = logits_of(preset, split, row, sigma, denoiser)
+    logits = logits_of(preset, split, row, sigma, runs)
     return measured(f"{row}, sigma {sigma:g}", logits, split, sigma, preset.budget)
 
 
@@ -95,18 +95,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--runs", type=Path, default=Path("runs/carlini2022"), help="folder of the diffusion model"
     )
     parser.add_argument("--output", type=Path, help="default: results/PRESET beside this script")
+    parser.add_argument("--again", action="store_true", help="measure also what is recorded")
     options = parser.parse_args(argv)
     preset = PRESETS[options.preset]
     folder = options.output or HERE / "results" / options.preset
 
     def work() -> None:
-        denoiser = train_denoiser(preset, options.runs / options.preset)
+        runs = options.runs / options.preset
         names = []
         for sigma in preset.sigmas:
             for row in ROWS:
                 wanted = {**asdict(preset), "row": row, "sigma": sigma}
                 names.append(f"{row}-{sigma:g}")
-                recorded(folder, names[-1], wanted, partial(level, preset, row, sigma, denoiser))
+                compute = partial(level, preset, row, sigma, runs)
+                recorded(folder, names[-1], wanted, compute, again=options.again)
         print_results(folder, names)
 
     return run_command(work)

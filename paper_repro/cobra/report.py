@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chains import ADVERSARIAL, CLEAN, HELD_OUT
+from common.recorded import summary, with_recorded
 from common.tables import Row, keep, rows_of
 from plan import Plan
 from presets import SCORES, TRAININGS
@@ -82,9 +83,21 @@ def choices(plan: Plan) -> dict[str, Any]:
     return found
 
 
+def restore_choices(plan: Plan, output: Path) -> None:
+    """Put the recorded choice of a radius where the plan looks for it, unless it chose anew."""
+    for name, choice in summary(output, "choices", {}).items():
+        if name in plan.problems and plan.chosen(name) and not plan.choice(name).is_file():
+            write_json(plan.choice(name), {key: choice[key] for key in choice if key != "normal_class"})
+
+
 def write_results(plan: Plan, output: Path) -> str:
-    """Write `summary.json`, `table.md` and what backs them into the folder; return the table."""
-    rows, logs, chosen = collect(plan), trainings(plan), choices(plan)
+    """Write `summary.json`, `table.md` and what backs them into the folder; return the table.
+
+    What the folder holds of other runs stays.
+    """
+    rows = with_recorded(collect(plan), output)
+    chosen = {**summary(output, "choices", {}), **choices(plan)}
+    logs = {**summary(output, "trainings", {}), **trainings(plan)}
     text = tables(rows, chosen, logs)
     write_json(output / "summary.json", {"choices": chosen, "trainings": logs, "rows": rows})
     write_text(output / "table.md", text)

@@ -18,10 +18,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import first_stage, second_stage
 from common.script import add_schedule, carry_out
+from common.steps import Chain
 from figures import draw_figures
 from plan import Plan
 from presets import EXPERIMENTS, PRESETS, Problem, paper_preset
-from report import write_results
+from report import restore_choices, write_results
 
 from certify.checks import InputError
 from certify.console import run as run_command
@@ -114,8 +115,12 @@ def work(options: argparse.Namespace, words: Sequence[str]) -> None:
         draw_figures(output)
         return text
 
-    stages = [lambda: first_stage(plan), lambda: [*first_stage(plan), *second_stage(plan)]]
-    carry_out(options, words, stages, plan.runs / "logs", write)
+    def everything() -> list[Chain]:
+        if not options.again:
+            restore_choices(plan, output)
+        return [*first_stage(plan), *second_stage(plan)]
+
+    carry_out(options, words, [lambda: first_stage(plan), everything], plan.runs / "logs", output, write)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.classifiers import Logits, attacked_accuracy, certify_classifier
+
 from certify import floor_text
 from certify.checks import InputError
 from certify.files import write_json, write_text
-from common.classifiers import Logits, attacked_accuracy, certify_classifier
 from diffad.backbones.labelled import LabelledSplit
 from diffad.manifest import build_manifest, now
 
@@ -66,11 +67,13 @@ def measured(name: str, logits: Logits, split: LabelledSplit, sigma: float, budg
     )
 
 
-def recorded(folder: Path, name: str, options: Mapping[str, Any], compute: Callable[[], Level]) -> None:
+def recorded(
+    folder: Path, name: str, options: Mapping[str, Any], compute: Callable[[], Level], *, again: bool = False
+) -> None:
     """Compute what is missing: `FOLDER/NAME.json` holds the level and its manifest; new options make it anew."""
     path = folder / f"{name}.json"
     wanted = json.loads(json.dumps(options))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["options"] == wanted:
+    if not again and path.is_file() and json.loads(path.read_text(encoding="utf-8"))["options"] == wanted:
         return
     started = now()
     found = compute()

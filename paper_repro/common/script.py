@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from certify.checks import InputError
+from common import recorded
 from common.schedule import run_chains
 from common.steps import Chain
+
+from certify.checks import InputError
 
 
 def add_schedule(parser: argparse.ArgumentParser, runs: Path) -> None:
@@ -20,6 +22,7 @@ def add_schedule(parser: argparse.ArgumentParser, runs: Path) -> None:
     add("--runs", type=Path, default=runs, help="folder of networks, runs and logs")
     add("--output", type=Path, help="default: results/PRESET beside this script")
     add("--report", action="store_true", help="run nothing; write the results of what is there")
+    add("--again", action="store_true", help="run also what the results hold with the same content")
     add("--chain", help=argparse.SUPPRESS)  # one chain of the plan, for a process of its own
 
 
@@ -28,6 +31,7 @@ def carry_out(
     words: Sequence[str],
     stages: Sequence[Callable[[], Sequence[Chain]]],
     logs: Path,
+    output: Path,
     write: Callable[[], str],
 ) -> None:
     """Run what is missing, print the tables, and fail if anything did.
@@ -38,6 +42,7 @@ def carry_out(
         stages: lists of chains, each made when those before it have run, since it may depend on what they chose; a
             later one repeats those before it.
         logs: folder of a log file a chain.
+        output: folder of the results; chains that it holds with the same content are not run, unless `--again` says so.
         write: writes the results of what is there and returns their tables.
 
     Raises:
@@ -47,10 +52,22 @@ def carry_out(
         next(chain for stage in stages for chain in stage() if chain.name == options.chain).run()
         return
     failed: list[str] = []
-    if not options.report:
-        again = [sys.executable, sys.argv[0], *words]
-        for stage in stages:
-            failed = run_chains(stage(), options.jobs, logs, again, keep_going=options.keep_going)
+    chains: Sequence[Chain] = ()
+    known: set[str] = set()
+    holder: Path | None = None
+    again = [sys.executable, sys.argv[0], *words]
+    for stage in stages:
+        chains = stage()
+        known = set() if options.again else recorded.recorded(output, chains)
+        holder = None if options.again else recorded.holder(output, chains)
+        if holder is None and not options.report:
+            missing = recorded.missing(chains, known)
+            failed = run_chains(missing, options.jobs, logs, again, keep_going=options.keep_going)
+    if holder is not None and not options.report:
+        print(f"nothing to run: {holder} holds all of it (--again runs it all the same)", file=sys.stderr)
+        print((holder / recorded.TABLE).read_text(encoding="utf-8"), end="")
+        return
     print(write(), end="")
+    recorded.record(output, chains, known)
     if failed:
         raise InputError(f"not complete: {', '.join(failed)}; see {logs}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chains import KS
+from common.recorded import summary, with_recorded
 from common.tables import Row, cell, keep, means, rows_of
 from directions import directions
 from plan import Plan
@@ -76,17 +77,21 @@ def table(summary: Sequence[Row]) -> str:
 
 
 def write_results(plan: Plan, output: Path) -> str:
-    """Write `summary.json`, `table.md` and what backs them into the folder; return the table."""
-    rows = collect(plan)
+    """Write `summary.json`, `table.md` and what backs them into the folder; return the table.
+
+    What the folder holds of other runs stays.
+    """
+    rows = with_recorded(collect(plan), output)
     found = seed_means(rows)
     measures = sorted((plan.runs / "measures").glob("*.json"))
-    measured = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in measures}
+    measured = summary(output, "measures", {})
+    measured |= {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in measures}
     write_json(output / "summary.json", {"means": found, "rows": rows, "measures": measured})
     labels = list(dict.fromkeys(row["run"] for row in rows))
-    parts = [table(found), directions(rows), checked(plan, labels)]
-    write_text(output / "table.md", "\n".join(part for part in parts if part))
     for label in labels:
         keep(plan.folder(label), output / "runs" / label, KEPT)
+    sections = [table(found), directions(rows), checked(output, labels)]
+    write_text(output / "table.md", "\n".join(section for section in sections if section))
     for folder in sorted(plan.runs.glob("backbone-*")):
         keep(
             folder,
@@ -103,7 +108,7 @@ def failed_checks(folder: Path) -> list[str]:
     return [check["name"] for record in records for check in record["checks"] if check["passed"] is False]
 
 
-def checked(plan: Plan, labels: Sequence[str]) -> str:
+def checked(output: Path, labels: Sequence[str]) -> str:
     """Return Markdown lines that name the attacks with a failed check: a stronger attack may well exist."""
-    found = {label: failed_checks(plan.folder(label)) for label in labels}
+    found = {label: failed_checks(output / "runs" / label) for label in labels}
     return "".join(f"- {label}: check {', '.join(names)} FAILED\n" for label, names in found.items() if names)

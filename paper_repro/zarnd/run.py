@@ -148,7 +148,7 @@ def work(options: argparse.Namespace, words: Sequence[str]) -> None:
         draw_figures(output)
         return text
 
-    carry_out(options, words, [lambda: all_chains(plan)], plan.runs / "logs", write)
+    carry_out(options, words, [lambda: all_chains(plan)], plan.runs / "logs", output, write)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
