@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), default="smoke")
     parser.add_argument("--output", type=Path, help="default: results/PRESET beside this script")
+    parser.add_argument("--again", action="store_true", help="measure also what is recorded")
     options = parser.parse_args(argv)
     preset = PRESETS[options.preset]
     folder = options.output or HERE / "results" / options.preset
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         for sigma in preset.sigmas:
             wanted = {**asdict(preset), "sigma": sigma}
-            recorded(folder, f"sigma-{sigma:g}", wanted, partial(level, preset, sigma))
+            compute = partial(level, preset, sigma)
+            recorded(folder, f"sigma-{sigma:g}", wanted, compute, again=options.again)
         print_results(folder, [f"sigma-{sigma:g}" for sigma in preset.sigmas])
 
     return run_command(work)
