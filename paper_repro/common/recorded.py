@@ -76,9 +76,13 @@ def record(output: Path, chains: Sequence[Chain], known: Collection[str]) -> Non
 
 
 def with_recorded(rows: Sequence[Row], output: Path) -> list[Row]:
-    """Return the rows that the results hold of other runs than these, then these."""
-    there = {row["run"] for row in rows}
-    return [*(row for row in summary(output, "rows", []) if row["run"] not in there), *rows]
+    """Return the rows that the results hold of other runs and measurements than these, then these."""
+
+    def source(row: Row) -> tuple[Any, Any]:
+        return row.get("run"), row.get("measure")
+
+    there = {source(row) for row in rows}
+    return [*(row for row in summary(output, "rows", []) if source(row) not in there), *rows]
 
 
 def summary(output: Path, name: str, default: Any) -> Any:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.steps import Chain
-from diffad.data import splits_kept
 
 from certify.checks import InputError
+from diffad.data import splits_kept
 
 TAIL, WAIT = 15, 0.2  # lines of a failed log that are shown; seconds between two looks at the processes
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}  # trainings take an accelerator that they see

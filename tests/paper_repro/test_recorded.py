@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "paper_repro"
 PLANS = [
     ("zarnd", "gpu", ("presets", "plan", "chains", "directions", "report", "figures", "run")),
     ("cobra", "cpu", ("presets", "plan", "chains", "measures", "sections", "report", "figures", "run")),
-    ("atd", "cpu", ("presets", "plan", "chains", "report", "figures", "run")),
+    ("atd", "cpu", ("presets", "plan", "chains", "report", "figures", "measures", "run")),
 ]
 
 
