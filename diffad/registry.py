@@ -34,6 +34,7 @@ DETECTORS: dict[str, str] = {
     "callable": "diffad.interop.callables:CallableDetector",
     "sklearn": "diffad.interop.outliers:SklearnDetector",
     "pyod": "diffad.interop.outliers:PyODDetector",
+    "pytorch_ood": "diffad.interop.pytorch_ood:PytorchOODDetector",
     "onnx": "diffad.interop.onnx:OnnxDetector",
     "anomalib": "diffad.interop.anomalib:AnomalibDetector",
 }

@@ -30,8 +30,8 @@ class DataOptions:
 
     detector: str | None = None
     """Folder of a trained detector, the name of one to fit here, or somebody else's: module:function,
-    sklearn:IsolationForest, pyod:IForest, onnx:FILE, anomalib:Patchcore,weights=FILE; None: the built-in digits
-    detector."""
+    sklearn:IsolationForest, pyod:IForest, pytorch_ood:ReAct,backbone=FOLDER, onnx:FILE,
+    anomalib:Patchcore,weights=FILE; None: the built-in digits detector."""
     data: Annotated[str | None, tyro.conf.arg(aliases=["--dataset_name"])] = None
     """digits, textures:FAMILY, mvtec:PATH, folder:PATH, mnist, ...; None: what the detector was trained on."""
     normal_class: str | None = None

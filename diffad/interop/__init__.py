@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from diffad.interop.graph import export
     from diffad.interop.onnx import OnnxDetector
     from diffad.interop.outliers import PyODDetector, SklearnDetector
+    from diffad.interop.pytorch_ood import PytorchOODDetector
 
 __all__ = [
     "AnomalibDetector",
     "CallableDetector",
     "OnnxDetector",
     "PyODDetector",
+    "PytorchOODDetector",
     "SklearnDetector",
     "as_detector",
     "as_sklearn",
@@ -30,6 +32,7 @@ _MODULES = {
     "CallableDetector": "callables",
     "OnnxDetector": "onnx",
     "PyODDetector": "outliers",
+    "PytorchOODDetector": "pytorch_ood",
     "SklearnDetector": "outliers",
     "as_detector": "callables",
     "as_sklearn": "estimator",

@@ -1,20 +1,22 @@
 """Gradients through code that switches them off.
 
 Libraries that only ever score put `with torch.no_grad():` into the forward pass. The score is right, its gradient is
-cut, and a white-box attack finds nothing: the detector looks robust. `gradients_through` undoes that while it lasts.
+cut, and a white-box attack finds nothing: the detector looks robust. `gradients_through` undoes that while it lasts;
+`without_decorators` and `attached` do for a single function that is decorated, or that detaches what it is given.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class _TorchWithGradients:
@@ -45,6 +47,28 @@ def gradients_through(model: nn.Module, package: str) -> Iterator[None]:
     finally:
         for module, original in previous.items():
             patch_torch(module, original)
+
+
+class _Attached(Tensor):
+    """A tensor that stays in its graph: `detach` and `data`, of it and of what is computed from it, are itself."""
+
+    def detach(self) -> _Attached:
+        return self
+
+    @property
+    def data(self) -> _Attached:  # type: ignore[override]
+        return self
+
+
+def attached(tensor: Tensor) -> Tensor:
+    """Return the tensor as one that code cannot take out of its graph; `as_subclass(Tensor)` gives a plain one back."""
+    return tensor.as_subclass(_Attached)
+
+
+def without_decorators(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as it was written, without `@torch.no_grad()` around it; a method takes `self` first."""
+    found: Callable[..., Any] = inspect.unwrap(function)
+    return found
 
 
 def patch_torch(module: ModuleType, value: Any) -> None:

@@ -4,6 +4,7 @@
 |-----------------------------------------------|-----------------------------------------------------------|
 | `sklearn:IsolationForest,n_estimators=200`    | an outlier detector of scikit-learn                       |
 | `pyod:IForest`                                | one of PyOD                                               |
+| `pytorch_ood:ViM,d=64,backbone=runs/classifier` | one of pytorch-ood, on a classifier               |
 | `onnx:score.onnx,output=score`                | an ONNX file                                              |
 | `anomalib:Patchcore,weights=resnet18.safetensors` | a model of anomalib                                  |
 | `purified:runs/zarnd,diffusion=runs/digits,sigma=0.25` | DiffPure in front of a detector |
@@ -23,7 +24,7 @@ from certify.checks import InputError
 from diffad.detector import Detector
 
 # Keys of `diffad.DETECTORS` whose classes have `from_spec(what, options)`.
-ADAPTERS = ("sklearn", "pyod", "onnx", "anomalib", "purified")
+ADAPTERS = ("sklearn", "pyod", "pytorch_ood", "onnx", "anomalib", "purified")
 _SPEC = re.compile(r"(?P<kind>[A-Za-z_][\w.]*):(?P<what>[^,]+)(?P<options>(,[A-Za-z_]\w*=[^,]*)*)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 

@@ -30,7 +30,14 @@ from diffad.baselines.patch_nn import PatchNN
 from diffad.baselines.pca import PCA
 from diffad.baselines.pixel_mean import PixelMean
 from diffad.baselines.pixel_nn import PixelNN
-from diffad.interop import AnomalibDetector, CallableDetector, OnnxDetector, PyODDetector, SklearnDetector
+from diffad.interop import (
+    AnomalibDetector,
+    CallableDetector,
+    OnnxDetector,
+    PyODDetector,
+    PytorchOODDetector,
+    SklearnDetector,
+)
 
 SHAPE = (1, 8, 8)
 
@@ -214,6 +221,11 @@ def ood_score(name: str, backbone: Callable[[], Backbone] = trained, **options: 
     return detector_class(name).from_backbone(copy.deepcopy(backbone()), **options)
 
 
+def pytorch_ood(what: str, **options: object) -> Detector:
+    pytest.importorskip("pytorch_ood.detector")
+    return PytorchOODDetector.from_backbone(copy.deepcopy(trained()), what, options)
+
+
 # Several configurations of a detector each get their own entry: "name" or "name:what is special".
 FACTORIES: dict[str, Callable[[], Detector]] = {
     "pixel_mean": PixelMean,
@@ -246,6 +258,10 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "sklearn": lambda: SklearnDetector("IsolationForest", {"n_estimators": 60}),
     "sklearn:density": lambda: SklearnDetector("KernelDensity", {"bandwidth": 0.3}),
     "pyod": pyod,
+    "pytorch_ood": lambda: pytorch_ood("EnergyBased"),
+    "pytorch_ood:features": lambda: pytorch_ood("ViM", d=3),
+    "pytorch_ood:maps": lambda: pytorch_ood("ReAct"),
+    "pytorch_ood:black_box": lambda: pytorch_ood("KNN", k=3),
     "onnx": onnx,
     "msp": lambda: ood_score("msp"),
     "max_logit": lambda: ood_score("max_logit"),
