@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | atd | mnist16,
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | localise | zarnd | cobra | atd | mnist16,
 # in the root of a checkout after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
 # mnist and mnist16 download the set, or read MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
@@ -86,6 +86,16 @@ sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is 
     $bin/diffad attack --detector $d $where --curve 0.1,0.25,0.5 --method ensemble --steps 50 --checks none --output_dir $o
   done
   $bin/diffad compare $o --output_dir $o
+  ;;
+localise) # needs data/magnetic_tile; the attack is aimed at the image score, its images are judged by their maps
+  for d in pixel_nn pca patch_nn; do
+    where="--detector $d --data mvtec:data/magnetic_tile --resolution 64 --limit 50"
+    # shellcheck disable=SC2086
+    $bin/diffad attack $where --norm linf --curve 2/255,8/255 --method apgd --steps 20 --checks none --output_dir runs/localise-$d
+    # shellcheck disable=SC2086
+    $bin/diffad localise $where --attack runs/localise-$d --output_dir $out/localisation
+    cp runs/localise-$d/manifest.json $out/localisation/$d-attack.json
+  done
   ;;
 mnist)
   data=${MNIST_DATA:-mnist}
