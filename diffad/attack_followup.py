@@ -71,19 +71,18 @@ def gather_evidence(
     *,
     purifier: Any = None,
     store: AttackStore | None = None,
-) -> list[Evidence | None]:
-    """Return for each radius what judges the attacked images: fresh draws, or the float64 enclosure of the score.
+) -> list[Evidence]:
+    """Return for each radius the attacked images and what judges them: fresh draws, or the float64 enclosure.
 
     The draws, `plan.n` an image, come from the seed after the plan's, so that neither the attack nor its evaluation
-    has seen them. A score without noise and without a proven constant can't be certified, and needs no evidence;
+    has seen them. A score without noise and without a proven constant can't be certified, and needs no judge;
     a sum over noise levels has none yet.
     """
-    if plan.sigmas:
-        return [None for _ in reached]
     index = TestedImages.of(split.test).index
-    if plan.smoothing in ("none", ""):
-        if detector.lipschitz is None:
-            return [None for _ in reached]
+    plain = plan.smoothing in ("none", "")
+    if plan.sigmas or (plain and detector.lipschitz is None):
+        return [Evidence(index, one.found.images) for one in reached]
+    if plain:
         found = [one.found.images for one in reached]
         ends = [detector.score_interval(images.to(plan.device)) for images in found]
         return [

@@ -31,7 +31,8 @@ class Evidence:
     """The attacked images of one condition and their scores, ordered by image index.
 
     `images` (n, c, h, w); `index` (n,) as in the rows; `draws` float64 (n, m) in ascending order, of which the score
-    is the quantile `percentile`, or None without noise; then `enclosure` (2, n) holds the score.
+    is the quantile `percentile`, or None without noise; then `enclosure` (2, n) holds the score. Without both,
+    the images are all there is: to look at, and for their anomaly maps.
     """
 
     index: IntArray
@@ -40,12 +41,19 @@ class Evidence:
     draws: FloatArray | None = None
     enclosure: FloatArray | None = None
 
+    @property
+    def judges(self) -> bool:
+        """Whether there is anything to read an interval from."""
+        return self.draws is not None or self.enclosure is not None
+
     def interval(self, level: float) -> ScoreBounds:
         """Return two-sided intervals (n,) of the scores, each wrong with probability at most `level`.
 
         Exact order statistics at level / 2 an end (`certify.bounds.order_ranks`); an end that the draws are too few
         for is infinite. An enclosure is never wrong.
         """
+        if not self.judges:
+            raise InputError("evidence: holds images alone, neither draws nor an enclosure of their scores")
         if self.draws is None:
             assert self.enclosure is not None
             return ScoreBounds(self.enclosure[0], self.enclosure[1])
@@ -100,7 +108,7 @@ def read_evidence(folder: Path, attacked: Condition) -> Evidence | None:
         return None
     if "draws" in found:
         return Evidence(index, images, float(about["percentile"]), found["draws"].double().numpy())
-    return Evidence(index, images, enclosure=found["enclosure"].numpy())
+    return Evidence(index, images, enclosure=found["enclosure"].numpy() if "enclosure" in found else None)
 
 
 def _rows(attacked: Condition) -> str:

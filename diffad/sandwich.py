@@ -33,6 +33,7 @@ LEVEL = 0.001  # that an attack which broke nothing is called a violation, in th
 FOLDER = "violations"
 # Why an attacked image that meets a certificate is not judged; each goes on from "12 ...".
 NO_IMAGES = "were attacked by a run that kept no images to judge"
+NO_JUDGE = "were attacked by a run that kept nothing to judge them by"
 WHOLE_SET = "meet a certificate of a whole set, not of each image (--confidence failures or population)"
 NO_BOUND = "have no finite bound to leave"
 TOO_FEW = "have too few draws to be judged"
@@ -127,6 +128,8 @@ def check_sandwich(runs: Sequence[Run]) -> Sandwich:
             reasons[WHOLE_SET] += shared.size
         elif evidence is None:
             reasons[NO_IMAGES] += shared.size
+        elif not evidence.judges:
+            reasons[NO_JUDGE] += shared.size
         else:
             _check_percentile(homes[id(certified)], certified, evidence)
             kept = np.intersect1d(shared, evidence.index)

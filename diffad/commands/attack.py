@@ -115,8 +115,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         outcomes = check_reached(detector, split, plan, options, reached, config.checks, purifier=purifier)
     conditions = conditions_of(detector, split, plan, options, reached)
     for condition, kept in zip(conditions[1:], evidence, strict=True):
-        if kept is not None:
-            write_evidence(folder, condition, kept)
+        write_evidence(folder, condition, kept)
     records = [
         attack_record(condition, one.found, found, seconds=one.seconds)
         for condition, one, found in zip(conditions[1:], reached, outcomes, strict=True)

@@ -131,12 +131,27 @@ def test_the_table_names_threats_and_intervals(tiles, capsys) -> None:
     assert Path("runs/localise-pixel_nn-mvtec-tiles/localisation.json").is_file()
 
 
-def test_a_diffusion_detector_has_maps_too(trained, tiles, capsys) -> None:
-    rows = localised(
-        ["--detector", str(trained), "--data", tiles, "--resolution", "8", "--limit", "3"], capsys
-    )
-    assert [row["detector"] for row in rows] == ["diffusion"]
-    assert 0.0 <= rows[0]["pro"] <= 1.0
+def test_the_maps_of_a_score_without_a_proven_constant_are_judged_under_attack_too(
+    trained, tiles, capsys
+) -> None:
+    where = ["--detector", str(trained), "--data", tiles, "--resolution", "8", "--limit", "3"]
+    attacked = [
+        "--smoothing",
+        "plain",
+        "--eps",
+        "0.5",
+        "--steps",
+        "2",
+        "--checks",
+        "none",
+        "--output_dir",
+        "plain",
+    ]
+    assert main(["attack", *where, *attacked]) == console.DONE
+    capsys.readouterr()
+    rows = localised([*where, "--attack", "plain"], capsys)
+    assert [(row["condition"], row["radius"]) for row in rows] == [("clean", 0.0), ("attack", 0.5)]
+    assert rows[0]["pixel_auroc"] != rows[1]["pixel_auroc"]
 
 
 def test_what_does_not_fit_together_is_refused(tiles, capsys) -> None:

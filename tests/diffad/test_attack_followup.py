@@ -87,7 +87,11 @@ def test_a_score_without_noise_has_its_enclosure(way, detector, split) -> None:
 def test_without_a_proven_constant_there_is_nothing_to_judge(split) -> None:
     unproven, plan = Unproven().fit(split.train.images), replace(PLAN, smoothing="", sigma=None)
     reached = attack_detector(unproven, split, plan, OPTIONS)
-    assert gather_evidence(unproven, split, plan, reached) == [None, None]
+    for one, kept in zip(reached, gather_evidence(unproven, split, plan, reached), strict=True):
+        assert torch.equal(kept.images, one.found.images)
+        assert not kept.judges
+        with pytest.raises(InputError, match="images alone"):
+            kept.interval(0.001)
 
 
 def test_checks_look_at_every_radius_and_repeat_only_what_depends_on_it(detector, split) -> None:

@@ -59,6 +59,10 @@ def test_it_comes_back_as_it_was_written(evidence, attacked, tmp_path) -> None:
     exact = replace(evidence, percentile=None, draws=None, enclosure=np.stack([evidence.draws[:, 0]] * 2))
     write_evidence(tmp_path, attacked, exact)
     again = read_evidence(tmp_path, attacked)
+    write_evidence(tmp_path, attacked, replace(exact, enclosure=None))
+    bare = read_evidence(tmp_path, attacked)
+    assert (bare.draws, bare.enclosure, bare.judges) == (None, None, False)
+    assert torch.equal(bare.images, evidence.images)
     np.testing.assert_array_equal(again.enclosure, exact.enclosure)
     assert (again.percentile, again.draws) == (None, None)
 

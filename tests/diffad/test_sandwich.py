@@ -115,6 +115,12 @@ def test_evidence_of_other_rows_is_no_evidence(run) -> None:
     found = check_sandwich([run])
     assert (found.judged, found.unjudged) == (0, 80)
     assert "kept no images" in found.sentence
+    for condition in attacks(run):
+        images = torch.zeros(len(condition.images), 1, 4, 4)
+        write_evidence(run.folder, condition, Evidence(condition.images.index, images))
+    found = check_sandwich([run])
+    assert (found.judged, found.unjudged) == (0, 80)
+    assert "kept nothing to judge them by" in found.sentence
 
 
 def test_a_certificate_of_another_percentile_does_not_speak_of_the_attack(run, tmp_path) -> None:
