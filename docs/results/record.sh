@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | localise | zarnd | cobra | atd | mnist16,
-# in the root of a checkout after `make .venv`. Networks go to runs/, run folders beside this script; a repeated call resumes.
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | localise |
+# purification | zarnd | cobra | atd | mnist16, in the root of a checkout after `make .venv`. Networks go to runs/, run folders
+# beside this script; a repeated call resumes.
 # mnist and mnist16 download the set, or read MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
 bin=.venv/bin
@@ -96,6 +97,10 @@ localise) # needs data/magnetic_tile; the attack is aimed at the image score, it
     $bin/diffad localise $where --attack runs/localise-$d --output_dir $out/localisation
     cp runs/localise-$d/manifest.json $out/localisation/$d-attack.json
   done
+  ;;
+purification) # needs runs/digits-8; what a purifier in front of pixel_nn washes out
+  $bin/python docs/results/purification.py runs/digits-8 $out/purification
+  cp runs/digits-8/manifest.json $out/purification/training.json
   ;;
 mnist)
   data=${MNIST_DATA:-mnist}
