@@ -173,6 +173,18 @@ class Detector(nn.Module, ABC):
         """Return where in each image the anomaly lies, higher = more anomalous, without gradient."""
         raise InputError(f"{self.name}: gives no anomaly map")
 
+    @property
+    def map_lipschitz(self) -> float | None:
+        """Proven global L2 Lipschitz constant of every pixel of `anomaly_map`; None without a proof.
+
+        A detector that has one also gives `map_interval`, and its maps can be certified without noise.
+        """
+        return None
+
+    def map_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
+        """Return float64 (lower, upper), each (b, h, w), that enclose the map of real arithmetic."""
+        raise InputError(f"{self.name}: has no proven Lipschitz constant of its map, so no interval of it")
+
     def surrogates(self) -> dict[str, ScoreFunction]:
         """Return smoother stand-ins for `score`, by name, for attacks to differentiate (`attack(objective=name)`).
 

@@ -1,12 +1,17 @@
-"""Rows of localisation: how well a detector's anomaly maps find the masks of a test set, clean and attacked.
+"""Rows of localisation: how well a detector's anomaly maps find the masks of a test set, clean, attacked and certified.
 
 An attacked row reads the maps of images that an attack run kept. That attack was aimed at the score of the image, not
 at the map: it says what becomes of the map on the way, and is no bound on what an attack of the map could do.
+
+A certified row is such a bound, without noise. Where each pixel of the map m is L-Lipschitz in the image, no change of
+L2 size r takes pixel p out of [m_p - L r, m_p + L r]. Both metrics rise with the values of defective pixels and fall
+with those of normal ones, so they are at least what they are with the lower ends on the masks and the upper ends
+elsewhere. All pixels at once can't reach those ends, so the bound is not tight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from certify.certificate import lipschitz_bounds
 from certify.checks import InputError
 from certify.console import progress
 from certify.metrics import auroc
@@ -38,18 +44,47 @@ BALL = 1e-6  # that rounding may put an image outside its ball, relative to the 
 
 @dataclass(frozen=True)
 class Threat:
-    """The images (n, c, h, w) that a row is about, in the order of the test set, and its columns of `CLEAN`."""
+    """What a row is about: its columns of `CLEAN`, the values of the maps that count, and the scores of the images.
+
+    `maps` (n, h, w) are the worst ones under a certificate, with the interval of each score in `scores` (n,).
+    """
 
     columns: Row
-    images: Tensor
+    maps: Maps
+    scores: ScoreBounds
 
 
-def threats(detector: Detector, split: DataSplit, attack: Path | None = None) -> list[Threat]:
-    """Return the test images, and those of every attack on this detector that the run folder `attack` has kept.
+def threats(
+    detector: Detector,
+    split: DataSplit,
+    *,
+    attack: Path | None = None,
+    radii: Sequence[float] = (),
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> list[Threat]:
+    """Return the clean images, every attack on this detector that the run folder `attack` has kept, and certificates.
 
-    Raises InputError where the run is of other data or of another detector, or kept no attacked image.
+    Args:
+        attack: raises InputError where it is of other data or of another detector, or kept no attacked image.
+        radii: L2 radii to certify; raises InputError where the map has no proven Lipschitz constant.
+        batch_size, device: of the forward passes.
     """
-    return [Threat(CLEAN, split.test.images), *([] if attack is None else _attacked(detector, split, attack))]
+    attacked = [] if attack is None else list(_attacked(detector, split, attack))
+    if radii and detector.map_lipschitz is None:
+        raise InputError(
+            f"--radii: the map of {detector.name} has no proven Lipschitz constant; "
+            "those of pixel_mean, pca and patch_nn have"
+        )
+    found = [
+        Threat(
+            columns,
+            anomaly_maps(detector, images, batch_size=batch_size, device=device),
+            _scores(detector, images, batch_size, device),
+        )
+        for columns, images in [(CLEAN, split.test.images), *attacked]
+    ]
+    return [*found, *(_certified(detector, split.test, radii, batch_size, device) if radii else [])]
 
 
 def anomaly_maps(
@@ -67,12 +102,10 @@ def localisation_row(
     detector: Detector,
     test: ImageSet,
     threat: Threat,
-    maps: Maps,
     *,
     max_fpr: float = MAX_FPR,
     resamples: int = 1000,
     seed: int = 0,
-    device: str = "cpu",
 ) -> Row:
     """Return pixel AUROC, PRO and image AUROC of one threat, with percentile intervals of a bootstrap over images.
 
@@ -80,13 +113,8 @@ def localisation_row(
     against the normals for each kind of defect.
     """
     masks, labels = masks_of(test), test.labels.numpy()
-    ranked = RankedPixels(maps, masks)
-    scores = np.concatenate(
-        [detector.score_array(batch.to(device)) for batch in torch.split(threat.images, 256)]
-    )
-    image = bootstrap_interval(
-        auroc, ScoreBounds.exact(scores), labels, seed=seed, resamples=resamples, level=LEVEL
-    )
+    ranked = RankedPixels(threat.maps, masks)
+    image = bootstrap_interval(auroc, threat.scores, labels, seed=seed, resamples=resamples, level=LEVEL)
     drawn = _resampled(ranked, labels, max_fpr, resamples, seed)
     return {
         "detector": detector.name,
@@ -118,8 +146,36 @@ def masks_of(test: ImageSet) -> Any:
     return test.masks.numpy()
 
 
-def _attacked(detector: Detector, split: DataSplit, folder: Path) -> Iterator[Threat]:
-    """Yield the attacks of a run folder, the smallest radius of each norm first."""
+def _scores(detector: Detector, images: Tensor, batch_size: int, device: str) -> ScoreBounds:
+    parts = [detector.score_array(batch.to(device)) for batch in torch.split(images, batch_size)]
+    return ScoreBounds.exact(np.concatenate(parts))
+
+
+def _certified(
+    detector: Detector, test: ImageSet, radii: Sequence[float], batch_size: int, device: str
+) -> Iterator[Threat]:
+    """Yield what no attacker in an L2 ball can go below, the smallest radius first."""
+    batches = [batch.to(device) for batch in torch.split(test.images, batch_size)]
+    low, high = _joined(detector.map_interval(batch) for batch in progress(batches, "map intervals"))
+    lower, upper = _joined(detector.score_interval(batch) for batch in batches)
+    assert detector.map_lipschitz is not None
+    assert detector.lipschitz is not None
+    masks = masks_of(test)
+    for radius in sorted(set(radii)):
+        pixels = lipschitz_bounds(low.ravel(), high.ravel(), detector.map_lipschitz, radius).at(0)
+        worst = np.where(masks, pixels.lower.reshape(masks.shape), pixels.upper.reshape(masks.shape))
+        columns = {**CLEAN, "condition": "certified", "norm": "l2", "radius": float(radius)}
+        yield Threat(columns, worst, lipschitz_bounds(lower, upper, detector.lipschitz, radius).at(0))
+
+
+def _joined(parts: Iterable[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
+    """Return lower and upper ends of all images from those of batches."""
+    lower, upper = zip(*parts, strict=True)
+    return np.concatenate(lower), np.concatenate(upper)
+
+
+def _attacked(detector: Detector, split: DataSplit, folder: Path) -> Iterator[tuple[Row, Tensor]]:
+    """Yield the columns and images of the attacks of a run folder, the smallest radius of each norm first."""
     run = read_run(folder)
     if run.manifest["data"]["fingerprint"] != split.fingerprint():
         raise InputError(
@@ -135,14 +191,14 @@ def _attacked(detector: Detector, split: DataSplit, folder: Path) -> Iterator[Th
             f"--attack: {folder} holds no attack on this {detector.name}, but on {', '.join(attacked)}; fit or "
             "load the one that was attacked"
         )
-    found = [threat for one in of_detector if (threat := _threat(folder, one, split.test.images)) is not None]
+    found = [kept for one in of_detector if (kept := _kept(folder, one, split.test.images)) is not None]
     if not found:
         raise InputError(f"--attack: {folder} kept no attacked image; attack again")
-    yield from sorted(found, key=lambda threat: (threat.columns["norm"], threat.columns["radius"]))
+    yield from sorted(found, key=lambda kept: (kept[0]["norm"], kept[0]["radius"]))
 
 
-def _threat(folder: Path, attacked: Condition, clean: Tensor) -> Threat | None:
-    """Return the attacked images of one condition in the order of the test set; None where none were kept."""
+def _kept(folder: Path, attacked: Condition, clean: Tensor) -> tuple[Row, Tensor] | None:
+    """Return columns and attacked images of one condition, in the order of the test set; None where none were kept."""
     kept = read_evidence(folder, attacked)
     if kept is None:
         return None
@@ -165,7 +221,7 @@ def _threat(folder: Path, attacked: Condition, clean: Tensor) -> Threat | None:
         "method": attacked.method,
         "attacked": attacked.subject.label,
     }
-    return Threat(columns, images)
+    return columns, images
 
 
 def _resampled(ranked: RankedPixels, labels: Any, max_fpr: float, resamples: int, seed: int) -> FloatArray:

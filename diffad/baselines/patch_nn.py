@@ -55,6 +55,7 @@ class PatchNN(Detector):
 
     name = "patch_nn"
     lipschitz = 1.0
+    map_lipschitz = 1.0  # a pixel is a mean of distances, each 1-Lipschitz
     bank: Tensor
     projection: Tensor
 
@@ -129,10 +130,16 @@ class PatchNN(Detector):
         self._check_input(images)
         _, neighbours, embedded = self._worst(images.detach())
         distances = pair_distance(embedded, self.bank[neighbours]).cpu().numpy()
-        rows, dims = embedded.shape[1], self._table(images.device).shape[1]
+        slack, projected = self._search_slack()
+        return enclose(
+            distances, embedded.shape[1], square_below=slack, square_above=slack, absolute=projected
+        )
+
+    def _search_slack(self) -> tuple[float, float]:
+        """Return the error of a squared distance from the search, and that of an embedded patch from the projection."""
+        rows, dims = self.bank.shape[1], self._table(self.bank.device).shape[1]
         slack = search_error(rows, math.sqrt(dims), largest_norm(self.bank))
-        projected = 2.0 * gamma(dims + 2) * math.sqrt(rows * dims) if self.projection.numel() else 0.0
-        return enclose(distances, rows, square_below=slack, square_above=slack, absolute=projected)
+        return slack, 2.0 * gamma(dims + 2) * math.sqrt(rows * dims) if self.projection.numel() else 0.0
 
     def surrogates(self) -> dict[str, ScoreFunction]:
         """Return summaries of all patches' distances in the place of the largest."""
@@ -148,16 +155,41 @@ class PatchNN(Detector):
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return at each pixel the mean distance of the patches over it; 0 where a stride leaves a gap."""
         self._check_input(images)
-        table = self._table(images.device)
-        _, height, width = self._require_fitted()
-        pixels = table[:, : self.patch_size**2].flatten()  # places in the first channel
+        return self._average(self._distances(images)).to(images.dtype)
+
+    def map_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
+        """Return float64 bounds (b, h, w) of the exact map: those of `score_interval` for each patch, averaged."""
+        self._check_input(images)
+        distances = self._distances(images)
+        slack, projected = self._search_slack()
+        ends = enclose(
+            distances.cpu().numpy(),
+            self.bank.shape[1],
+            square_below=slack,
+            square_above=slack,
+            absolute=projected,
+        )
+        lower, upper = (self._average(torch.from_numpy(end).to(distances)).cpu().numpy() for end in ends)
+        rounding = 4.0 * gamma(self.patch_size**2 + 4)  # of a mean of so many positive numbers
+        return lower * (1.0 - rounding), upper * (1.0 + rounding)
+
+    def _distances(self, images: Tensor) -> Tensor:
+        """Return the distance of each patch to its nearest one in the bank, float64 (b, patches)."""
         with torch.no_grad():
-            embedded = self._embed(images.flatten(1)[:, table])
+            embedded = self._embed(images.flatten(1)[:, self._table(images.device)])
             distances, _ = nearest(embedded.flatten(0, 1), self.bank)
-        spread = repeat(distances, "(b p) 1 -> b (p i)", b=len(images), i=self.patch_size**2)
-        total = spread.new_zeros(len(images), height * width).index_add_(1, pixels, spread)
+        return rearrange(distances, "(b p) 1 -> b p", b=len(images))
+
+    def _average(self, distances: Tensor) -> Tensor:
+        """Return at each pixel the mean over the patches that cover it, (b, h, w); 0 where none does."""
+        _, height, width = self._require_fitted()
+        pixels = self._table(distances.device)[
+            :, : self.patch_size**2
+        ].flatten()  # places in the first channel
+        spread = repeat(distances, "b p -> b (p i)", i=self.patch_size**2)
+        total = spread.new_zeros(len(distances), height * width).index_add_(1, pixels, spread)
         cover = torch.bincount(pixels, minlength=height * width).clamp(min=1)
-        return rearrange(total / cover, "b (h w) -> b h w", h=height).to(images.dtype)
+        return rearrange(total / cover, "b (h w) -> b h w", h=height)
 
     def _worst(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return for each image the patch farthest from the bank, its neighbour, and that patch embedded."""

@@ -27,6 +27,7 @@ class PCA(Detector):
 
     name = "pca"
     lipschitz = 1.0
+    map_lipschitz = 1.0  # a pixel is a restriction of the residual
     mean: Tensor
     components: Tensor
 
@@ -68,20 +69,32 @@ class PCA(Detector):
         self._check_input(images)
         with torch.no_grad():
             norms = self._residual_norm(images).cpu().numpy()
-            centred = images.double().flatten(1) - self.mean
-            size = torch.linalg.vector_norm(centred, dim=1).cpu().numpy()
-        count, pixels = self.components.shape
-        frobenius = float(torch.linalg.matrix_norm(self.components))
-        error = 2.0 * gamma(pixels + count + 3) * (1.0 + frobenius) ** 2 * size
-        return enclose(norms, pixels, absolute=error)
+        return enclose(norms, self.components.shape[1], absolute=self._residual_error(images))
 
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return the size of the residual at each pixel, as an L2 norm over the channels."""
         self._check_input(images)
+        return self._map(images).to(images.dtype)
+
+    def map_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
+        """Return float64 bounds (b, h, w) of the exact map; the error of a pixel is at most that of the residual."""
+        self._check_input(images)
+        norms = self._map(images).cpu().numpy()
+        return enclose(norms, images.shape[1], absolute=self._residual_error(images)[:, None, None])
+
+    def _map(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            residual = self._residual(images).view_as(images)
-            norms: Tensor = torch.linalg.vector_norm(residual, dim=1)
-        return norms.to(images.dtype)
+            norms: Tensor = torch.linalg.vector_norm(self._residual(images).reshape(images.shape), dim=1)
+        return norms
+
+    def _residual_error(self, images: Tensor) -> FloatArray:
+        """Return how far the computed residual of each image may be off in norm (b,): see `score_interval`."""
+        with torch.no_grad():
+            centred = images.double().flatten(1) - self.mean
+            size: FloatArray = torch.linalg.vector_norm(centred, dim=1).cpu().numpy()
+        count, pixels = self.components.shape
+        frobenius = float(torch.linalg.matrix_norm(self.components))
+        return 2.0 * gamma(pixels + count + 3) * (1.0 + frobenius) ** 2 * size
 
     def _residual(self, images: Tensor) -> Tensor:
         centred = images.double().flatten(1) - self.mean

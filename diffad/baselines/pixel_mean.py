@@ -21,6 +21,7 @@ class PixelMean(Detector):
 
     name = "pixel_mean"
     lipschitz = 1.0
+    map_lipschitz = 1.0  # a pixel is a restriction of the image
     mean: Tensor
 
     def __init__(self) -> None:
@@ -42,10 +43,18 @@ class PixelMean(Detector):
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Return the size of the difference to the mean at each pixel, as an L2 norm over the channels."""
         self._check_input(images)
+        return self._map(images).to(images.dtype)
+
+    def map_interval(self, images: Float[Tensor, "b c h w"]) -> tuple[FloatArray, FloatArray]:
+        """Return float64 bounds (b, h, w) of the exact map."""
+        self._check_input(images)
+        return enclose(self._map(images).cpu().numpy(), images.shape[1])
+
+    def _map(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            difference = (images.double().flatten(1) - self.mean).view_as(images)
+            difference = (images.double().flatten(1) - self.mean).reshape(images.shape)
             norms: Tensor = torch.linalg.vector_norm(difference, dim=1)
-        return norms.to(images.dtype)
+        return norms
 
     def _distance(self, images: Tensor) -> Tensor:
         return pair_distance(images.flatten(1), self.mean.expand(len(images), -1))

@@ -1,4 +1,4 @@
-"""`diffad localise`: how well anomaly maps find the masks of defects, on clean and on attacked images."""
+"""`diffad localise`: how well anomaly maps find the masks of defects, clean, attacked and certified."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import numpy as np
 from certify import console
 from certify.checks import InputError
 from certify.files import write_bytes, write_json
+from certify.text import floor_text
 from diffad.config import parse_config
 from diffad.data import ImageSet
 from diffad.localisation import MAX_FPR, Maps, check_max_fpr
-from diffad.localised import CLEAN, anomaly_maps, localisation_row, masks_of, threats
+from diffad.localised import CLEAN, localisation_row, masks_of, threats
 from diffad.manifest import build_manifest, describe_data, merge_manifests, now
 from diffad.metric_rows import Row
 from diffad.precision import exact_float32
 from diffad.results import MANIFEST
-from diffad.sources import SourceOptions, load_sources
-from diffad.tables import radius_text
+from diffad.sources import SourceOptions, load_sources, parse_radii
+from diffad.tables import HALF, NOTHING, radius_text
 
 TABLE = "localisation.json"
 METRICS = {"pixel AUROC": "pixel_auroc", "PRO": "pro", "image AUROC": "image_auroc"}
@@ -35,6 +36,8 @@ class LocaliseConfig(SourceOptions):
 
     attack: Path | None = None
     """Run folder of `diffad attack` on this detector and these images: judge the maps of the attacked images too."""
+    radii: str | None = None
+    """L2 radii to certify without noise, comma separated, where the map has a proven Lipschitz constant."""
     max_fpr: float = MAX_FPR
     """False-positive rate of pixels up to which PRO is integrated."""
     resamples: int = 1000
@@ -67,19 +70,15 @@ def localise(config: LocaliseConfig, argv: Sequence[str]) -> Path:
     detector, split = load_sources(config)
     masks_of(split.test)  # no mask, no work
     detector = detector.to(config.device)
-    cases = threats(detector, split, config.attack)
+    radii = () if config.radii is None else parse_radii(config.radii)
+    cases = threats(
+        detector, split, attack=config.attack, radii=radii, batch_size=config.batch_size, device=config.device
+    )
     folder = config.output_dir or Path("runs") / "-".join(
         ["localise", detector.name, split.name.replace(":", "-").replace("/", "-")]
     )
-    maps = [
-        anomaly_maps(detector, case.images, batch_size=config.batch_size, device=config.device)
-        for case in cases
-    ]
     options: dict[str, Any] = {"max_fpr": config.max_fpr, "resamples": config.resamples, "seed": config.seed}
-    rows = [
-        localisation_row(detector, split.test, case, found, device=config.device, **options)
-        for case, found in zip(cases, maps, strict=True)
-    ]
+    rows = [localisation_row(detector, split.test, case, **options) for case in cases]
     manifest = build_manifest(
         "diffad localise",
         {**asdict(config), "arguments": detector.config()},
@@ -92,8 +91,8 @@ def localise(config: LocaliseConfig, argv: Sequence[str]) -> Path:
     )
     write_rows(folder, manifest, rows)
     picture = folder / f"{detector.name}.png"
-    titles = [title_of(case.columns) for case in cases]
-    write_bytes(picture, draw(split.test, dict(zip(titles, maps, strict=True))))
+    seen = {title_of(case.columns): case.maps for case in cases if case.columns["condition"] != "certified"}
+    write_bytes(picture, draw(split.test, seen))
     print(json.dumps({"folder": str(folder), "localisation": rows}) if config.json else format_rows(rows))
     console.say(f"\nfolder: {folder}   picture: {picture}")
     return folder
@@ -121,11 +120,12 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def title_of(columns: Row) -> str:
-    """Name a threat in few words: `clean`, `attacked, Linf 2/255`."""
+    """Name a threat in few words: `clean`, `attacked, Linf 2/255`, `certified, L2 0.1`."""
     if columns["condition"] == "clean":
         return "clean"
+    word = {"attack": "attacked", "certified": "certified"}[columns["condition"]]
     norm = {"l2": "L2", "linf": "Linf"}[columns["norm"]]
-    return f"attacked, {norm} {radius_text(columns['radius'], columns['norm'])}"
+    return f"{word}, {norm} {radius_text(columns['radius'], columns['norm'])}"
 
 
 def draw(test: ImageSet, maps: Mapping[str, Maps]) -> bytes:
@@ -162,15 +162,25 @@ def format_rows(rows: Sequence[Row]) -> str:
         f"{'':26}" + "".join(f"{title:>22}" for title in METRICS),
     ]
     for row in rows:
-        cells = (
-            f"{row[name]:.3f} [{row[name + '_interval'][0]:.3f}, {row[name + '_interval'][1]:.3f}]"
-            for name in METRICS.values()
-        )
-        lines.append(f"{title_of(row):26}" + "".join(f"{cell:>22}" for cell in cells))
+        cells = "".join(f"{cell_of(row, name):>22}" for name in METRICS.values())
+        lines.append(f"{title_of(row):26}{cells}")
     lines.append(
         f"PRO up to a false-positive rate of {first['max_fpr']:g} (chance {first['max_fpr'] / 2:g}); in brackets "
         f"{first['level']:.0%}, bootstrap over images"
     )
-    if len(rows) > 1:
-        lines.append("The attack was aimed at the image score, not at the map.")
+    conditions = {row["condition"] for row in rows}
+    if "attack" in conditions:
+        lines.append("Attacked: normals and anomalies, by an attack of the image score, not of the map.")
+    if "certified" in conditions:
+        lines.append("Certified: no L2 change of all images by so much leaves less; without noise, floored.")
     return "\n".join(lines)
+
+
+def cell_of(row: Row, name: str) -> str:
+    """Return a metric with its interval; a certified one floored, and `nothing certified` at or below chance."""
+    low, high = row[f"{name}_interval"]
+    if row["condition"] != "certified":
+        return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
+    chance = row["max_fpr"] / 2 if name == "pro" else HALF
+    value = floor_text(row[name])
+    return NOTHING if float(value) <= chance else f"{value} [{low:.3f}, {high:.3f}]"

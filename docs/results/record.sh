@@ -97,6 +97,9 @@ localise) # needs data/magnetic_tile; the attack is aimed at the image score, it
     $bin/diffad localise $where --attack runs/localise-$d --output_dir $out/localisation
     cp runs/localise-$d/manifest.json $out/localisation/$d-attack.json
   done
+  for d in pixel_mean pca patch_nn; do # certified, on textures
+    $bin/diffad localise --detector $d --data textures:grid --limit 50 --radii 0.05,0.1,0.25 --output_dir $out/localisation/textures
+  done
   ;;
 purification) # needs runs/digits-8; what a purifier in front of pixel_nn washes out
   $bin/python docs/results/purification.py runs/digits-8 $out/purification

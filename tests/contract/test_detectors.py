@@ -579,3 +579,26 @@ def test_anomaly_maps_have_the_size_of_the_images(detector: Detector) -> None:
     assert maps.shape == (len(TEST), *SHAPE[1:])
     assert bool(torch.isfinite(maps).all())
     assert not maps.requires_grad
+
+
+def test_a_map_with_a_constant_has_an_interval_and_keeps_to_it(detector: Detector) -> None:
+    if detector.map_lipschitz is None:
+        with pytest.raises(InputError, match="interval"):
+            detector.map_interval(TEST)
+        return
+    lower, upper = detector.map_interval(TEST)
+    maps = detector.anomaly_map(TEST).double().numpy()
+    assert lower.dtype == upper.dtype == np.float64
+    assert (lower <= upper).all()
+    np.testing.assert_allclose(maps, lower, rtol=1e-5, atol=1e-6)  # the map itself is of float32
+    np.testing.assert_allclose(upper, lower, rtol=1e-9, atol=1e-6)
+    for towards in (
+        TEST.flip(0),
+        torch.zeros_like(TEST),
+        torch.rand(TEST.shape, generator=torch.Generator().manual_seed(3)),
+    ):
+        moved = TEST + 0.3 * (towards - TEST)
+        size = (moved.double() - TEST.double()).flatten(1).norm(dim=1).numpy()[:, None, None]
+        low, high = detector.map_interval(moved)
+        assert (low <= upper + detector.map_lipschitz * size + 1e-12).all()
+        assert (high >= lower - detector.map_lipschitz * size - 1e-12).all()
