@@ -45,6 +45,15 @@ beside() { # NAME: one table of all that is recorded of these images
   $bin/diffad compare "${found[@]}" --output_dir "$out/$1"
 }
 
+localised() { # FOLDER DETECTOR LIMIT: maps of magnetic tiles, clean and attacked
+  local where="--detector $2 --data mvtec:data/magnetic_tile --resolution 64 --limit $3"
+  # shellcheck disable=SC2086
+  $bin/diffad attack $where --norm linf --curve 2/255,8/255 --method apgd --steps 20 --checks none --output_dir "runs/localise-$2"
+  # shellcheck disable=SC2086
+  $bin/diffad localise $where --attack "runs/localise-$2" --output_dir "$1"
+  cp "runs/localise-$2/manifest.json" "$1/$2-attack.json"
+}
+
 digits_class() { # CLASS: one class of digits, everything
   local name=digits-$1
   $bin/python train_ddpm.py --config configs/digits.yaml --normal_class "$1" --output_dir "runs/$name"
@@ -89,16 +98,12 @@ sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is 
   $bin/diffad compare $o --output_dir $o
   ;;
 localise) # needs data/magnetic_tile; the attack is aimed at the image score, its images are judged by their maps
-  for d in pixel_nn pca patch_nn; do
-    where="--detector $d --data mvtec:data/magnetic_tile --resolution 64 --limit 50"
-    # shellcheck disable=SC2086
-    $bin/diffad attack $where --norm linf --curve 2/255,8/255 --method apgd --steps 20 --checks none --output_dir runs/localise-$d
-    # shellcheck disable=SC2086
-    $bin/diffad localise $where --attack runs/localise-$d --output_dir $out/localisation
-    cp runs/localise-$d/manifest.json $out/localisation/$d-attack.json
-  done
-  for d in pixel_mean pca patch_nn; do # certified, on textures
-    $bin/diffad localise --detector $d --data textures:grid --limit 50 --radii 0.05,0.1,0.25 --output_dir $out/localisation/textures
+  o=$out/localisation
+  localised $o/tile pixel_nn 50
+  localised $o/tile pca 50
+  localised $o/tile-patch_nn patch_nn 20 # which takes a hundred times as long
+  for d in pixel_mean pca patch_nn; do # certified
+    $bin/diffad localise --detector $d --data textures:grid --limit 50 --radii 0.05,0.1,0.25 --output_dir $o/textures
   done
   ;;
 purification) # needs runs/digits-8; what a purifier in front of pixel_nn washes out
