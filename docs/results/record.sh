@@ -107,7 +107,7 @@ localise) # needs data/magnetic_tile; the attack is aimed at the image score, it
   done
   ;;
 purification) # needs runs/digits-8; what a purifier in front of pixel_nn washes out
-  $bin/python docs/results/purification.py runs/digits-8 $out/purification
+  $bin/python docs/results/purification.py runs/digits-8 $out/purification --limit 30 --steps 10 --draws 8
   cp runs/digits-8/manifest.json $out/purification/training.json
   ;;
 mnist)
