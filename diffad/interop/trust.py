@@ -64,7 +64,7 @@ def _sources(what: str, scorer: Any) -> Iterator[Path]:
     try:
         code = inspect.unwrap(scorer)
         of_scorer = inspect.getsourcefile(code if inspect.isroutine(code) else type(code))
-    except (TypeError, ValueError):  # written in C, or wrapped round itself
+    except (TypeError, ValueError, OSError):  # written in C, wrapped round itself, or typed into a notebook
         of_scorer = None
     for name in (getattr(module, "__file__", None), of_scorer):
         if name is not None and Path(name).is_file():  # not the input of an interpreter

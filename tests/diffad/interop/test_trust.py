@@ -6,6 +6,7 @@ import importlib
 import json
 import pickle
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from certify.checks import InputError
 from diffad import load_detector
-from diffad.interop import CallableDetector
+from diffad.interop import CallableDetector, as_detector
 from diffad.interop.trust import VARIABLE
 
 NORMALS = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -101,3 +102,15 @@ def test_an_edited_file_is_another_detector(saved: Path) -> None:
     again = CallableDetector(f"{NAME}:brightness").fit(NORMALS)
     assert again.fingerprint() != before
     assert torch.equal(again.probe_scores, load_file(saved / "model.safetensors")["probe_scores"])
+
+
+def test_a_class_typed_into_a_notebook_is_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Brightness(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((1, 2, 3))
+
+    Brightness.__module__ = "__main__"
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # has no file there
+    detector = as_detector(Brightness()).fit(NORMALS)
+    assert detector.has_gradient
+    assert torch.equal(detector.score(NORMALS), NORMALS.mean((1, 2, 3)))
