@@ -110,7 +110,7 @@ class ForeignDetector(Detector):
 
     @property
     def _title(self) -> str:
-        return f"{self.name}:{self.what}"
+        return f"{self.name}:{self.what or self.score_name}"
 
     def _probe_again(self) -> Tensor:
         return self._score(self.probe, None).detach().double()
