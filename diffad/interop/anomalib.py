@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from certify.checks import InputError, check_choice
 from certify.files import write_atomic
+from diffad.backbones.containers import read_weights
 from diffad.folder import one_line
 from diffad.interop.anomalib_models import RECIPES, Batches, build
 from diffad.interop.foreign import ForeignDetector
@@ -27,7 +28,6 @@ from diffad.interop.regrad import gradients_through, without_downloads
 TENSORS = "anomalib.safetensors"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 OWN = {"weights": None, "size": None, "batch_size": 32, "steps": 200, "sampling_ratio": 0.1}
-LEAST_SIDE = 32  # four halvings, and the blur of the anomaly maps needs more than 16 pixels
 
 
 class AnomalibDetector(ForeignDetector):
@@ -40,10 +40,12 @@ class AnomalibDetector(ForeignDetector):
 
     Args:
         what: a key of `diffad.interop.anomalib_models.RECIPES`.
-        options: `weights`, the safetensors file with the backbone's weights as timm names them, or `random`; needed
-            where there is a backbone, since nothing is downloaded. `size`, side of the images inside; None: their own,
-            at least 32. `batch_size` and `steps` of a model that is trained, `sampling_ratio` of PatchCore. What else
-            is given goes to the model: `backbone`, `layers` (joined by +), `num_neighbors`, `n_features`, `flow_steps`.
+        options: `weights`, the safetensors file with the backbone's weights as timm names them (of EfficientAD the
+            teacher's, as anomalib publishes them), or `random`; needed where there is a backbone, since nothing is
+            downloaded. `size`, side of the images inside; None: their own, at least 32 (EfficientAD 256). `batch_size`
+            and `steps` of a model that is trained, `sampling_ratio` of PatchCore, `penalty` of EfficientAD, a folder of
+            natural images. What else is given goes to the model: `backbone`, `layers` (joined by +), `num_neighbors`,
+            `n_features`, `flow_steps`, `model_size`.
     """
 
     name: ClassVar[str] = "anomalib"
@@ -52,11 +54,17 @@ class AnomalibDetector(ForeignDetector):
     def __init__(self, what: str = "Patchcore", options: Mapping[str, Any] | None = None) -> None:
         super().__init__(check_choice(what, tuple(RECIPES), "anomalib model"), options)
         self._recipe = RECIPES[what]
-        allowed = [*OWN, *(name for name in self._recipe.arguments if name != "pre_trained")]
+        self._own = {**OWN, **self._recipe.own}
+        allowed = [*self._own, *(name for name in self._recipe.arguments if name != "pre_trained")]
         unknown = sorted(set(self.options) - set(allowed))
         if unknown:
             raise InputError(f"{self._title}: unknown options {unknown}, allowed are {', '.join(allowed)}")
-        for name, least in (("size", LEAST_SIDE), ("batch_size", 2), ("steps", 1)):
+        least_batch = min(2, self._own["batch_size"])  # batch normalisation needs two images
+        for name, least in (
+            ("size", self._recipe.least_side),
+            ("batch_size", least_batch),
+            ("steps", 1),
+        ):
             value = self._option(name)
             if value is not None and (not isinstance(value, int) or value < least):
                 raise InputError(
@@ -68,14 +76,14 @@ class AnomalibDetector(ForeignDetector):
         self.model: nn.Module | None = None
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments; of the file of weights its name alone, since the folder holds what was read."""
+        """Constructor arguments; of files and folders the name alone, since the folder holds what was read."""
         options = dict(self.options)
-        if "weights" in options:
-            options["weights"] = Path(str(options["weights"])).name
+        for name in {"weights", "penalty"} & {name for name, value in options.items() if value is not None}:
+            options[name] = Path(str(options[name])).name
         return {"what": self.what, "options": options}
 
     def _option(self, name: str) -> Any:
-        return self.options.get(name, OWN[name])
+        return self.options.get(name, self._own[name])
 
     # ---- building and fitting
 
@@ -90,7 +98,7 @@ class AnomalibDetector(ForeignDetector):
             model.to(train.device)
             batches = Batches(self._inside(train).float(), int(self._option("batch_size")), seed)
             try:
-                self._recipe.fit(model, batches, {name: self._option(name) for name in OWN})
+                self._recipe.fit(model, batches, {name: self._option(name) for name in self._own})
             except (RuntimeError, ValueError) as error:
                 raise InputError(f"{self._title}: cannot be fitted ({one_line(error)})") from error
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -100,7 +108,7 @@ class AnomalibDetector(ForeignDetector):
         self.model = model.eval().requires_grad_(False)
 
     def _build(self) -> nn.Module:
-        arguments = {name: value for name, value in self.options.items() if name not in OWN}
+        arguments = {name: value for name, value in self.options.items() if name not in self._own}
         if isinstance(arguments.get("layers"), str):
             arguments["layers"] = arguments["layers"].split("+")
         try:
@@ -120,11 +128,16 @@ class AnomalibDetector(ForeignDetector):
             return None
         given = self._option("weights")
         if given is None or not Path(str(given)).is_file():
-            backbone = self.options.get("backbone", self._recipe.arguments["backbone"])
+            backbone = self.options.get("backbone", self._recipe.arguments.get("backbone"))
+            wanted = (
+                self._recipe.file or f"the safetensors of timm's {backbone} (https://huggingface.co/timm)"
+            )
             raise InputError(
                 f"{self._title}: {'no weights named' if given is None else f'{given!r} is no file'}; give "
-                f"weights=FILE, the safetensors of timm's {backbone} (https://huggingface.co/timm), or weights=random"
+                f"weights=FILE, {wanted}, or weights=random"
             )
+        if self._recipe.file and Path(str(given)).suffix != ".safetensors":
+            return read_weights(Path(str(given)))[0]
         try:
             found: dict[str, Tensor] = load_file(str(given))
         except (SafetensorError, OSError) as error:
@@ -171,7 +184,7 @@ class AnomalibDetector(ForeignDetector):
 
     def _side(self) -> int:
         given = self._option("size")
-        return int(given) if given is not None else max(LEAST_SIDE, *self._require_fitted()[1:])
+        return int(given) if given is not None else max(self._recipe.least_side, *self._require_fitted()[1:])
 
     def _inside(self, images: Tensor) -> Tensor:
         """Return images (b, 3, size, size) as the network wants them."""

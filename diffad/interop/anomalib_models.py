@@ -1,5 +1,7 @@
 """How each model of anomalib is built and fitted: its own network and losses, without Lightning.
 
+EfficientAD's fit is `diffad.interop.efficient_ad`.
+
 | name                  | fitted by                                      | settings of anomalib that are kept |
 |-----------------------|------------------------------------------------|---|
 | `Patchcore`           | a bank of patch features, k-centre selection   | 9 neighbours; 10 % kept (`sampling_ratio`) |
@@ -8,6 +10,7 @@
 | `ReverseDistillation` | training bottleneck and decoder                | Adam 0.005, betas 0.5 and 0.99 |
 | `Fastflow`            | training the flows                             | Adam 1e-3, weight decay 1e-5 |
 | `Draem`               | training on planted noise                      | Adam 1e-4; no textures, a download |
+| `EfficientAd`         | training student and autoencoder               | Adam 1e-4, one image a step |
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from certify.console import progress
+from diffad.interop import efficient_ad
 from diffad.interop.extras import optional
 
 LAYERS = ("layer1", "layer2", "layer3")
+LEAST_SIDE = 32  # four halvings, and the blur of the anomaly maps needs more than 16 pixels
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Recipe:
 
     `arguments` are constructor arguments and their defaults here; `parts` the attributes that hold a network whose
     weights come from a file; `sized` whether the constructor wants the image size; `normalised` whether it expects
-    ImageNet's mean and standard deviation removed.
+    ImageNet's mean and standard deviation removed; `least_side` the smallest images it takes; `own` options of the fit
+    besides the common ones, or in their place; `file` the published file of weights, timm's where empty.
     """
 
     module: str
@@ -43,6 +49,9 @@ class Recipe:
     parts: tuple[str, ...] = ()
     sized: bool = False
     normalised: bool = True
+    least_side: int = LEAST_SIDE
+    own: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,5 +210,16 @@ RECIPES: dict[str, Recipe] = {
         "DraemModel",
         _trained(_draem_loss, lambda model: torch.optim.Adam(model.parameters(), lr=1e-4)),
         normalised=False,
+    ),
+    "EfficientAd": Recipe(
+        "efficient_ad",
+        "EfficientAdModel",
+        efficient_ad.fit,
+        {"model_size": "small", "teacher_out_channels": 384, "padding": False, "pad_maps": True},
+        ("teacher",),
+        normalised=False,
+        least_side=efficient_ad.LEAST_SIDE,
+        own={"batch_size": 1, "penalty": None},
+        file="pretrained_teacher_small.pth of anomalib's release efficientad_pretrained_weights",
     ),
 }

@@ -33,6 +33,7 @@ SMALL: dict[str, dict[str, object]] = {
     "ReverseDistillation": {"steps": 1},
     "Fastflow": {"steps": 1, "flow_steps": 2},
     "Draem": {"steps": 1},
+    "EfficientAd": {"steps": 1, "teacher_out_channels": 8},
 }
 
 
@@ -144,6 +145,18 @@ def test_weights_come_from_a_named_file(tmp_path: Path) -> None:
         ("Patchcore", {"weights": "missing.safetensors"}, "'missing.safetensors' is no file"),
         ("Patchcore", {"neighbours": 3}, "unknown options .'neighbours'., allowed are weights, size"),
         ("Patchcore", {"size": 16}, "got size = 16"),
+        ("EfficientAd", {"size": 128}, "got size = 128, need a whole number of at least 256"),
+        (
+            "EfficientAd",
+            {"weights": None},
+            "no weights named; give weights=FILE, pretrained_teacher_small.pth",
+        ),
+        (
+            "EfficientAd",
+            {"penalty": "nowhere"},
+            "penalty: 'nowhere' is no folder; name one of natural images",
+        ),
+        ("Stfpm", {"penalty": "nowhere"}, "unknown options .'penalty'."),
         ("Patchcore", {"sampling_ratio": 0}, "got sampling_ratio = 0"),
         ("Patchcore", {"sampling_ratio": "a"}, "got sampling_ratio = 'a', need a share"),
         ("Patchcore", {"backbone": "no_network"}, "cannot be built"),
