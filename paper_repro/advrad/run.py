@@ -1,0 +1,100 @@
+"""The diffusion detector's experiments: `python paper_repro/advrad/run.py --preset cpu --jobs 2`.
+
+AdvRAD, one-shot reconstruction by a diffusion model, beside detectors that know no attacker, under the ensemble attack;
+the detector with one thing changed (step, shots, scales, score, train mean); attacks that average over its noise; its
+certificates in every way against the radius, and an attack on the very score that is certified. Every step is a command
+of the toolkit with a folder of its own; a step that is complete is skipped, so the same command resumes. Ends with
+`results/PRESET/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from chains import all_chains
+from common.script import add_schedule, carry_out
+from figures import draw_figures
+from plan import Plan
+from presets import EXPERIMENTS, PRESETS
+from report import write_results
+
+from certify.checks import InputError
+from certify.console import run as run_command
+
+HERE = Path(__file__).parent
+PLACES = {"cifar10": "cifar10", "mnist": "mnist", "tile": "mvtec:data/magnetic_tile"}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--preset", choices=tuple(PRESETS), default="smoke")
+    for name, place in PLACES.items():
+        add(f"--{name}", default=place, metavar="DATA", help=f"--data of it, default {place}")
+    add("--only", nargs="+", metavar="NAME", help="problems of the preset, and of " + ", ".join(EXPERIMENTS))
+    add("--seeds", type=int, nargs="+", help="default: those of the preset")
+    add("--limit", type=int, help="test images of each label; default: that of the preset")
+    add("--steps", type=int, help="of each attack; default: those of the preset")
+    add("--n", type=int, help="noise draws of a certificate; default: those of the preset")
+    add("--device", default="cpu", help="of attacks and certificates")
+    add_schedule(parser, Path("runs/advrad-experiments"))
+    return parser.parse_args(argv)
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return what the command line asks for.
+
+    Raises:
+        InputError: names in --only that the preset has not.
+    """
+    preset = PRESETS[options.preset]
+    asked = {name: getattr(options, name) for name in ("limit", "steps", "n")}
+    preset = replace(preset, **{name: value for name, value in asked.items() if value is not None})
+    words = tuple(options.only or ())
+    unknown = [word for word in words if word not in (*preset.problems, *EXPERIMENTS)]
+    if unknown:
+        allowed = ", ".join((*preset.problems, *EXPERIMENTS))
+        raise InputError(f"--only: unknown {unknown[0]}; allowed are {allowed}")
+    names = [name for name in preset.problems if name in words] or list(preset.problems)
+    return Plan(
+        preset,
+        {name: preset.problems[name] for name in names},
+        tuple(name for name in EXPERIMENTS if name in words) or EXPERIMENTS,
+        tuple(options.seeds or preset.seeds),
+        {name: getattr(options, name) for name in PLACES},
+        options.runs / options.preset,
+        options.device,
+    )
+
+
+def work(options: argparse.Namespace, words: Sequence[str]) -> None:
+    """Run what is missing and write the results."""
+    plan = plan_of(options)
+    output = options.output or HERE / "results" / options.preset
+
+    def write() -> str:
+        text = write_results(plan, output)
+        draw_figures(output)
+        return text
+
+    carry_out(options, words, [lambda: all_chains(plan)], plan.runs / "logs", output, write)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parse(words)
+    return run_command(lambda: work(options, words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
