@@ -19,6 +19,7 @@ from certify.checks import InputError
 from certify.console import INTERRUPTED
 from certify.console import run as run_command
 from paper_repro.papers import HERE, PAPERS, left_out, needs_everything, words_of
+from paper_repro.results import FILE, write
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, ...]]:
@@ -98,7 +99,10 @@ def handed_on(given: tuple[str, ...], accepted: tuple[str, ...]) -> tuple[str, .
 
 def work(options: argparse.Namespace, rest: tuple[str, ...]) -> None:
     """Do what the command line asks for."""
-    if options.paper == "all":
+    if options.paper == "results":
+        write()
+        print(FILE)
+    elif options.paper == "all":
         run_all(options.preset, rest)
     elif code := run_paper(options.paper, options.preset, rest):
         sys.exit(code)

@@ -35,6 +35,13 @@ class Paper:
 CHAINS = ("--again", "--jobs", "--keep_going", "--device")
 THREE = ("smoke", "cpu", "paper")
 PAPERS: dict[str, Paper] = {
+    "advrad": Paper(
+        "AdvRAD, one-shot reconstruction by a diffusion model",
+        THREE,
+        {},
+        {"paper": "--cifar10 folder:DIR --mnist folder:DIR --tile mvtec:DIR --device cuda"},
+        (*CHAINS, "--mnist", "--cifar10", "--tile"),
+    ),
     "zarnd": Paper(
         "ZARND, nearest neighbours on robust features",
         ("smoke", "cpu", "gpu", "paper"),

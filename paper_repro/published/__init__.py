@@ -1,0 +1,1 @@
+"""What each paper published beside what is recorded here: the tables of RESULTS.md."""
