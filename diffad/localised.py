@@ -227,15 +227,10 @@ def _kept(folder: Path, attacked: Condition, clean: Tensor) -> tuple[Row, Tensor
 def _resampled(ranked: RankedPixels, labels: Any, max_fpr: float, resamples: int, seed: int) -> FloatArray:
     """Return pixel AUROC and PRO of each resample of the images, (resamples, 2)."""
     anomalous = labels == 1
-    pairs = zip(
-        *resampled_counts(int(anomalous.sum()), int((~anomalous).sum()), seed, resamples), strict=True
-    )
-    found = np.empty((resamples, 2), dtype=np.float64)
-    counts = np.empty(len(labels), dtype=np.float64)
-    for place, (anomalies, normals) in enumerate(progress(pairs, "bootstrap", resamples)):
-        counts[anomalous], counts[~anomalous] = anomalies, normals
-        found[place] = ranked.pixel_auroc(counts), ranked.pro(max_fpr, counts)
-    return found
+    anomalies, normals = resampled_counts(int(anomalous.sum()), int((~anomalous).sum()), seed, resamples)
+    counts = np.empty((resamples, len(labels)), dtype=np.float64)
+    counts[:, anomalous], counts[:, ~anomalous] = anomalies, normals
+    return ranked.resampled(counts, max_fpr)
 
 
 def _interval(drawn: FloatArray) -> list[float]:

@@ -9,6 +9,7 @@ from certify.checks import InputError
 from diffad.conditions import Subject
 from diffad.examples import Examples, choose_examples
 from diffad.plots import DARK, curves, distributions, example_figure, gap, headline, pick_radius, png
+from diffad.plots.localisation import localisation_figure
 from diffad.plots.style import LIGHT
 from diffad.results import write_run
 
@@ -121,3 +122,22 @@ def test_a_run_without_l2_results_has_no_headline(run, tmp_path):
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_a_dozen_curves_have_a_dozen_colours(theme) -> None:
     assert len(set(theme.series)) == len(theme.series) == 12
+
+
+def test_maps_of_a_figure_share_one_scale_and_rows_have_names() -> None:
+    rng = np.random.default_rng(0)
+    images, masks = rng.random((3, 1, 6, 6)), rng.random((3, 6, 6)) > 0.8
+    maps = {"clean": rng.random((3, 6, 6)), "attacked": 2 * rng.random((3, 6, 6))}
+    figure = localisation_figure(images, masks, maps, ["normal", "spot", "edge"])
+    panels = [axes for axes in figure.axes if axes.get_images()]
+    assert len(panels) == 3 * 4
+    assert [axes.get_title() for axes in panels[:4]] == ["image", "defect", "clean", "attacked"]
+    assert [axes.get_ylabel() for axes in panels[::4]] == ["normal", "spot", "edge"]
+    assert len({axes.get_images()[0].get_clim() for axes in panels if axes.get_title() in maps}) == 1
+    for wrong in (
+        (images[:0], masks, maps, []),
+        (images, masks, {}, ["a"] * 3),
+        (images, masks, maps, ["a"]),
+    ):
+        with pytest.raises(InputError, match="need some of each"):
+            localisation_figure(*wrong)
