@@ -101,8 +101,7 @@ localise) # needs data/magnetic_tile; the attack is aimed at the image score, it
   o=$out/localisation
   localised $o/tile pixel_nn 50
   localised $o/tile pca 50
-  localised $o/tile-patch_nn patch_nn 20 # which takes a hundred times as long
-  for d in pixel_mean pca patch_nn; do # certified
+  for d in pixel_mean pca patch_nn; do # certified without noise
     $bin/diffad localise --detector $d --data textures:grid --limit 50 --radii 0.05,0.1,0.25 --output_dir $o/textures
   done
   ;;
