@@ -52,12 +52,9 @@ def collect(plan: Plan) -> list[Row]:
             for experiment, variant, label in runs_of(plan, name, seed):
                 if (plan.folder(label) / "summary.json").is_file():
                     where = {"problem": name, "experiment": experiment, "variant": variant, "seed": seed}
-                    found = rows_of(plan.folder(label))
-                    if experiment == "detectors" and label.endswith(
-                        f"-{NORMS[-1]}"
-                    ):  # clean as in the other norm
-                        found = [row for row in found if row["condition"] != "clean"]
-                    rows += [{**where, "run": label, **row} for row in found]
+                    # both runs of a detector have its clean row: kept apart, or it would be counted twice
+                    where["attacked_in"] = label.rpartition("-")[2] if experiment == "detectors" else ""
+                    rows += [{**where, "run": label, **row} for row in rows_of(plan.folder(label))]
     return rows
 
 

@@ -8,7 +8,7 @@ from common.tables import Row, cell, means
 from presets import ABLATIONS, BASE_NAME, BASE_ROW, MAIN_CERTIFICATE
 
 SIDES = ("in", "out", "both")
-KEYS = ("problem", "experiment", "variant", "detector", "condition", "norm", "radius", "side")
+KEYS = ("problem", "experiment", "variant", "attacked_in", "detector", "condition", "norm", "radius", "side")
 TITLES = {
     "timestep": "the diffusion step k",
     "shots": "network calls of a reconstruction",
