@@ -63,20 +63,25 @@ def rows_of(folder: Path) -> list[Row]:
 
 
 def classification_rows(plan: Plan, name: str, seed: int) -> list[Row]:
-    """Return the rows of Table 4 of a problem and a seed that were measured."""
+    """Return the rows of Table 4 of a problem and a seed that were measured.
+
+    Images of the attack on the classification were not crafted against the detector: their condition is `elsewhere`.
+    """
     rows: list[Row] = []
     for detector in (MAIN, *(f"{score}_robust" for score in SCORES)):
         label = plan.label(name, detector, seed)
         if plan.measured(label).is_file():
             for found in json.loads(plan.measured(label).read_text(encoding="utf-8"))["rows"]:
-                variant = f"{detector}, {found['attack']} attacked"
+                attacked = "attack" if found["attack"] == "detection" else "elsewhere"
                 shared = {
-                    "variant": variant,
+                    "variant": f"{detector}, {found['attack']} attacked",
                     "set": MEAN,
                     "measure": label,
                     "changed_class": found["changed_class"],
                 }
-                rows += [{**shared, "side": side, "auroc": found[side]} for side in SIDES]
+                for side in SIDES:
+                    condition = "clean" if side == "clean" else attacked
+                    rows.append({**shared, "condition": condition, "side": side, "auroc": found[side]})
     return rows
 
 
@@ -91,7 +96,8 @@ def collect(plan: Plan) -> list[Row]:
                     rows += [{**where, "run": label, **row} for row in rows_of(plan.folder(label))]
             shared = {"problem": name, "experiment": "classification", "seed": seed}
             rows += [{**shared, **row} for row in classification_rows(plan, name, seed)]
-    return rows
+    changed = {row["problem"] for row in rows if row["experiment"] == "ablations" and row["variant"] != MAIN}
+    return [row for row in rows if row["experiment"] != "ablations" or row["problem"] in changed]
 
 
 def trainings(plan: Plan) -> dict[str, Row]:

@@ -89,3 +89,9 @@ def test_rows_that_nobody_ran_name_the_command(results) -> None:
     for line in unrun:
         assert line.ours == "-"
         assert "`python -m paper_repro " in line.verdict
+
+
+def test_images_crafted_against_another_score_are_under_no_order(results) -> None:
+    rows = [row("clean", 0.9), row("elsewhere", 0.91)]
+    assert list(results.faults(rows)) == []
+    assert list(results.faults([*rows, row("attack", 0.91)])) == ["r: attack both 0.9100 above 0.9000"]
