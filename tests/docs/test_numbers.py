@@ -149,13 +149,20 @@ def test_the_table_of_zarnd_cites_its_results() -> None:
             hold(by_head[side], rows, **where)
 
 
-def test_the_table_of_atd_cites_its_results() -> None:
+@pytest.mark.parametrize(("problem", "heading"), [("digits", "digits"), ("cifar10", "CIFAR-10")])
+def test_the_tables_of_atd_cite_its_results(problem: str, heading: str) -> None:
     rows, checked = paper_rows("atd", "cpu"), 0
-    for row in table(ROOT / "paper_repro" / "atd" / "README.md", "## Recorded: digits"):
+    for row in table(ROOT / "paper_repro" / "atd" / "README.md", f"## Recorded: {heading}"):
         name, by_head = row[0][1], dict(row)
         if name in ATD:
             for side in ("clean", "in", "out", "both"):
-                where = {"experiment": "detectors", "variant": ATD[name], "set": "mean", "side": side}
+                where = {
+                    "problem": problem,
+                    "experiment": "detectors",
+                    "variant": ATD[name],
+                    "set": "mean",
+                    "side": side,
+                }
                 hold(by_head[side], rows, **where)
                 checked += 1
     assert checked == 4 * len(ATD)
