@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "compare": ("diffad.commands.compare:main", "certified against attacked AUROC of several runs"),
     "report": ("diffad.commands.report:main", "one HTML page about a run"),
+    "export": ("diffad.commands.export:main", "write a detector's score as an ONNX file or a PyTorch graph"),
     "backbones": (
         "diffad.commands.backbones:main",
         "convert published robust weights, make linear features, measure robustness",

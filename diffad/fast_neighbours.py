@@ -49,7 +49,7 @@ def nearest_verified(
         raise InputError(f"nearest: got k = {k} for a bank of {len(bank)} points; need 1 <= k <= {len(bank)}")
     spare = k + _SPARE
     single = queries.dtype == bank.dtype == torch.float32
-    if spare >= len(bank) or not single or _lowered():
+    if spare >= len(bank) or not single or _lowered() or torch.compiler.is_exporting():
         return nearest(queries, bank, k)
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         norms = torch.linalg.vector_norm(bank, dim=1)

@@ -43,7 +43,7 @@ def nearest(
     if not 1 <= k <= len(bank):
         raise InputError(f"nearest: got k = {k} for a bank of {len(bank)} points; need 1 <= k <= {len(bank)}")
     with torch.no_grad():
-        _, indices = _search(queries, bank, k)
+        _, indices = (_whole_table if torch.compiler.is_exporting() else _search)(queries, bank, k)
         distances = torch.stack([pair_distance(queries, bank[column]) for column in indices.T], dim=1)
     return distances, indices
 
@@ -64,6 +64,8 @@ def farthest(
     the ideal maximum exceeds the winner's squared distance by at most 4 E too: `search_error` on both sides.
     """
     with torch.no_grad():
+        if torch.compiler.is_exporting():
+            return _farthest_at_once(sets, bank)
         offsets = sets.double().square().sum(2) / 2
         bounds = torch.full_like(offsets, torch.inf)
         neighbours = torch.zeros_like(bounds, dtype=torch.int64)
@@ -173,3 +175,18 @@ def _search(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
             best[rows], order = torch.cat([best[rows], found], dim=1).topk(k, dim=1, largest=False)
             indices[rows] = torch.cat([indices[rows], columns + start], dim=1).gather(1, order)
     return best, indices
+
+
+def _whole_table(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what `_search` does without its loops over chunks, which a graph for any number of queries can't hold."""
+    wide = bank.double()
+    values = wide.square().sum(1) / 2 - queries.double() @ wide.T
+    return values.topk(k, dim=1, largest=False)
+
+
+def _farthest_at_once(sets: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `farthest` does, from the distance of every point: its stages depend on the values."""
+    values, indices = _whole_table(sets.flatten(0, 1), bank, 1)
+    bounds = values.view(sets.shape[:2]) + sets.double().square().sum(2) / 2
+    winners = bounds.argmax(1, keepdim=True)
+    return winners[:, 0], indices.view(sets.shape[:2]).gather(1, winners)[:, 0]

@@ -57,4 +57,4 @@ class PixelMean(Detector):
         return norms
 
     def _distance(self, images: Tensor) -> Tensor:
-        return pair_distance(images.flatten(1), self.mean.expand(len(images), -1))
+        return pair_distance(images.flatten(1), self.mean.expand(images.shape[0], -1))

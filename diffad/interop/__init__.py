@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from diffad.interop.callables import CallableDetector, as_detector
     from diffad.interop.estimator import as_sklearn
     from diffad.interop.graph import export
+    from diffad.interop.graph_onnx import export_onnx
     from diffad.interop.onnx import OnnxDetector
     from diffad.interop.outliers import PyODDetector, SklearnDetector
     from diffad.interop.pytorch_ood import PytorchOODDetector
@@ -25,6 +26,7 @@ __all__ = [
     "as_detector",
     "as_sklearn",
     "export",
+    "export_onnx",
 ]
 
 _MODULES = {
@@ -37,6 +39,7 @@ _MODULES = {
     "as_detector": "callables",
     "as_sklearn": "estimator",
     "export": "graph",
+    "export_onnx": "graph_onnx",
 }
 
 

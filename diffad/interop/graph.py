@@ -18,10 +18,8 @@ from diffad.detector import Detector
 from diffad.folder import one_line
 
 AGREEMENT = 1e-4  # relative to the largest score
-_TRACED, _CHECKED = (
-    4,
-    (1, 3, 7),
-)  # images of the trace, and of the batches on which a graph for any is compared
+TRACED = 4  # images of the trace
+CHECKED = (1, 3, 7)  # images of the batches on which a graph for any number is compared
 
 
 class _Score(nn.Module):
@@ -49,8 +47,8 @@ def export(
     Args:
         detector: fitted, with a gradient.
         path: of a .pt2 file for `torch.export.load`.
-        batch: the number of images that the graph takes; None: any. A search among kept normals that runs in chunks
-            needs a fixed number, and some detectors are no graph at all.
+        batch: the number of images that the graph takes; None: any. What is computed in chunks of images needs a fixed
+            number, and some detectors are no graph at all.
 
     Raises:
         InputError: if the detector is not fitted, is a black box, or cannot be written as a graph for any batch; if
@@ -66,13 +64,13 @@ def export(
         raise InputError(f"export: got batch = {batch}, need at least 1, or None for any number of images")
     device = next((one.device for one in [*detector.buffers(), *detector.parameters()]), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    counts = _CHECKED if batch is None else (batch,)
+    counts = CHECKED if batch is None else (batch,)
     images = torch.rand(max(counts), *detector.image_shape, generator=generator).to(device)
     shapes = {"images": {0: torch.export.Dim("batch")}} if batch is None else None
     try:
         program = torch.export.export(
             _Score(detector).eval(),
-            (images[: _TRACED if batch is None else batch],),
+            (images[: TRACED if batch is None else batch],),
             dynamic_shapes=shapes,
             strict=False,
         )

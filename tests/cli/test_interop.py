@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from certify import console
 from certify.cli import main as certify
+from diffad import load_detector
 from diffad.cli import main
 
 DATA = ["--data", "digits", "--normal_class", "8", "--resolution", "8", "--limit", "4", "--sigma", "0.25"]
@@ -65,3 +67,20 @@ def test_a_purified_detector_is_certified_by_denoise(
     words = ["--radii", "0,0.05", "--no_baselines", "--no_examples"]
     assert certify([*detector, *options, *words]) == console.DONE
     assert "purified (pixel_nn), denoise, σ = 0.25" in capsys.readouterr().out
+
+
+def test_a_fitted_folder_is_written_as_a_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", "digits", "--normal_class", "8", "--resolution", "8"]
+    assert main(["fit", "--detector", "pixel_mean", *data, "--output_dir", "fitted"]) == console.DONE
+    capsys.readouterr()
+    assert main(["export", "fitted", "score.pt2"]) == console.DONE
+    assert capsys.readouterr().out == "score.pt2\n"
+    score = torch.export.load("score.pt2").module()
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(score(images), load_detector("fitted").score(images))
+    for words, said in (
+        (["fitted", "score.txt"], "need a file that ends in .onnx or .pt2"),
+        (["pixel_mean", "score.pt2"], "is not fitted"),
+    ):
+        assert main(["export", *words]) == console.FAILED
+        assert said in capsys.readouterr().err

@@ -154,3 +154,12 @@ def test_choices_follow_their_seed() -> None:
     assert torch.equal(random_choice(100, 10, seed=1), random_choice(100, 10, seed=1))
     assert not torch.equal(random_choice(100, 10, seed=1), random_choice(100, 10, seed=2))
     assert sorted(random_choice(7, 20, seed=0).tolist()) == list(range(7))
+
+
+def test_what_a_graph_holds_in_the_place_of_the_searches_finds_the_same() -> None:
+    generator = torch.Generator().manual_seed(3)
+    bank, sets = torch.rand(90, 5, generator=generator), torch.rand(4, 30, 5, generator=generator)
+    _, found = neighbours._whole_table(sets[0], bank, 3)
+    assert torch.equal(found, nearest(sets[0], bank, 3)[1])
+    for one, other in zip(neighbours._farthest_at_once(sets, bank), farthest(sets, bank), strict=True):
+        assert torch.equal(one, other)

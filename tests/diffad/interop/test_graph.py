@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from certify.checks import InputError
 from diffad.baselines.autoencoder import Autoencoder
 from diffad.baselines.lipschitz_net import LipschitzNet
 from diffad.baselines.patch_nn import PatchNN
 from diffad.baselines.pca import PCA
+from diffad.baselines.pixel_mean import PixelMean
 from diffad.baselines.pixel_nn import PixelNN
 from diffad.detector import Detector
 from diffad.interop import SklearnDetector, export, graph
@@ -34,19 +36,32 @@ def test_a_saved_graph_scores_any_number_of_images_and_has_the_gradient(
     torch.testing.assert_close(*torch.autograd.grad([ours, theirs], leaves))
 
 
-def test_a_search_needs_a_fixed_batch() -> None:
-    detector = PixelNN().fit(NORMALS)
+@pytest.mark.parametrize("detector", [PixelMean(), PixelNN(k=2)])
+def test_a_search_takes_any_number_of_images(detector: Detector) -> None:
+    score = export(detector.fit(NORMALS)).module()
+    torch.testing.assert_close(score(IMAGES), detector.score(IMAGES))
+
+
+def test_what_is_computed_in_chunks_of_images_needs_a_fixed_batch() -> None:
+    detector = PatchNN(patch_size=3, bank_size=50).fit(NORMALS)
     with pytest.raises(InputError, match="try batch=1"):
         export(detector)
     score = export(detector, batch=2).module()
     torch.testing.assert_close(score(IMAGES[:2]), detector.score(IMAGES[:2]))
 
 
+class Branching(PixelMean):
+    """What is computed depends on the values."""
+
+    def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        return super()._score(images, noise) if float(images.max()) > 0 else images.sum((1, 2, 3))
+
+
 def test_what_is_no_graph_is_refused_in_one_line() -> None:
     for detector, words in (
         (PCA(), "is not fitted"),
         (SklearnDetector("OneClassSVM").fit(NORMALS), "is a black box"),
-        (PatchNN(patch_size=3, bank_size=50).fit(NORMALS), "cannot be written as one graph"),
+        (Branching().fit(NORMALS), "cannot be written as one graph"),
     ):
         with pytest.raises(InputError, match=words) as raised:
             export(detector, batch=1)
