@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from diffad import load_detector
 from diffad.attacks import attack
 from diffad.interop import AnomalibDetector
 from diffad.interop.anomalib import distances
-from diffad.interop.anomalib_models import RECIPES
+from diffad.interop.anomalib_models import RECIPES, _update_distances
+from diffad.interop.outliers import numpy_seeded
 
 with warnings.catch_warnings():  # it imports from where timm has moved its layers away
     warnings.simplefilter("ignore")
@@ -172,3 +174,18 @@ def test_what_is_missing_or_wrong_is_said(what: str, options: dict[str, object],
 def test_an_unknown_model_is_refused_with_those_known() -> None:
     with pytest.raises(InputError, match="'Winclip', allowed are Patchcore, Padim"):
         load_detector("anomalib:Winclip")
+
+
+def test_the_coreset_is_that_of_anomalib() -> None:
+    sampling = pytest.importorskip("anomalib.models.components.sampling.k_center_greedy")
+    rows = torch.rand(200, 12, generator=torch.Generator().manual_seed(0))
+
+    def chosen() -> list[int]:
+        torch.manual_seed(0)
+        with numpy_seeded(0):  # of the random projection
+            return list(sampling.KCenterGreedy(rows, 0.2).select_coreset_idxs())
+
+    with torch.random.fork_rng():
+        theirs = chosen()
+        with patch.object(sampling.KCenterGreedy, "update_distances", _update_distances):
+            assert chosen() == theirs
