@@ -40,7 +40,7 @@ def test_every_command_helps_on_stdout(command, capsys) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_wrong_option_exits_with_2_and_an_empty_stdout(command, capsys) -> None:
-    positional = ["something"] if command in ("report", "data") else []
+    positional = {"report": ["run"], "data": ["digits"], "export": ["folder", "score.onnx"]}.get(command, [])
     assert "--rubbish" in refused([command, *positional, "--rubbish", "1"], capsys, console.USAGE)
 
 

@@ -46,6 +46,7 @@ def test_keys_of_the_table() -> None:
         "callable",
         "sklearn",
         "pyod",
+        "pytorch_ood",
         "onnx",
         "anomalib",
     ]

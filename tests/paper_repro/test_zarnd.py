@@ -204,7 +204,10 @@ def test_the_paper_preset_runs_from_published_checkpoints_and_resumes(
     }
     assert run.main(words) == 0
     again = capsys.readouterr()
-    assert (again.out, again.err) == (first.out, "")
+    assert again.out.startswith(
+        first.out
+    )  # the file of tables, which adds what holds and which checks failed
+    assert "nothing to run" in again.err
 
 
 @pytest.mark.slow
