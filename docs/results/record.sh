@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | localise |
-# purification | zarnd | cobra | atd | mnist16, in the root of a checkout after `make .venv`. Networks go to runs/, run folders
+# purification | zarnd | cobra | atd | mnist16 | others, in the root of a checkout after `make .venv`. Networks go to runs/, run folders
 # beside this script; a repeated call resumes.
 # mnist and mnist16 download the set, or read MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
 set -euo pipefail
@@ -169,8 +169,46 @@ mnist16) # eights of MNIST at 16 x 16, where every detector is cheap; needs runs
   done
   beside mnist16-8
   ;;
+others) # detectors of other libraries beside the toolkit's, on textures; needs the extras interop and anomalib, and runs/cifar10-robust
+  # (configs/backbones/cifar10_fgsm_rs.yaml). Weights are random or trained here: nothing is downloaded.
+  o=$out/textures-others
+  images=(--data textures:grid --data_seed 1 --limit 15)
+  noise=(--smoothing input --sigma 0.15)
+  attacked=(--curve 0.1,0.25 --n 500 --eot 8 --checks none --output_dir $o)
+  if [[ ! -f runs/textures-others/selection.json ]]; then
+    $bin/python train_ddpm.py --config configs/textures.yaml --seed 1 --max_train_steps 800 --output_dir runs/textures-others
+  fi
+  $bin/python -m diffad.cobra.train --config configs/cobra/digits.yaml --data textures:grid --normal_class None --seed 1 \
+    --max_train_steps 150 --output_dir runs/textures-cobra
+  $bin/python -m diffad.atd.train --config configs/atd/digits.yaml --data textures:grid --protocol one_class --normal_class None \
+    --outliers --seed 1 --eps 8/255 --backbone runs/cifar10-robust --output_dir runs/textures-atd
+  $bin/diffad fit --detector zarnd --backbone runs/cifar10-robust --data textures:grid --seed 1 --output_dir runs/textures-zarnd
+  $bin/diffad fit --detector pca --data textures:grid --seed 1 --output_dir runs/textures-pca
+  $bin/diffad export runs/textures-pca runs/pca.onnx
+  $bin/certify --detector runs/textures-others --limit 15 --radii 0,0.1,0.2,0.25 --output_dir $o
+  $bin/diffad attack --detector runs/textures-others --limit 15 --steps 20 "${attacked[@]}"
+  for d in zarnd cobra atd; do
+    $bin/certify --detector runs/textures-$d --limit 15 "${noise[@]}" --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o
+    $bin/diffad attack --detector runs/textures-$d --limit 15 "${noise[@]}" --steps 20 "${attacked[@]}"
+  done
+  for d in pytorch_ood:EnergyBased,backbone=runs/cifar10-robust anomalib:Patchcore,weights=random; do
+    $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o
+    $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --steps 20 "${attacked[@]}"
+  done
+  for d in sklearn:IsolationForest pyod:IForest diffad.data.cues:roughness onnx:runs/pca.onnx; do # by their scores alone
+    $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o
+    $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --method square --steps 200 "${attacked[@]}"
+  done
+  d=anomalib:Padim,weights=random # a folder of its own: both are called anomalib
+  $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o-padim
+  $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --curve 0.1,0.25 --n 200 --eot 4 --steps 10 \
+    --batch_size 50 --checks none --output_dir $o-padim
+  $bin/diffad attack --detector anomalib:Patchcore,weights=random --data mvtec:magnetic_tile --resolution 64 --limit 20 --smoothing plain \
+    --norm linf --eps 2/255 --method ensemble --steps 50 --checks none --output_dir $o/patchcore-64
+  $bin/diffad compare $o $o-padim --output_dir $o
+  ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | atd | mnist16" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | atd | mnist16 | others" >&2
   exit 2
   ;;
 esac
