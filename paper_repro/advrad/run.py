@@ -18,13 +18,12 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import all_chains
-from common.script import add_schedule, carry_out
+from common.script import add_schedule, carry_out, chosen
 from figures import draw_figures
 from plan import Plan
 from presets import EXPERIMENTS, PRESETS
 from report import write_results
 
-from certify.checks import InputError
 from certify.console import run as run_command
 
 HERE = Path(__file__).parent
@@ -59,16 +58,11 @@ def plan_of(options: argparse.Namespace) -> Plan:
     preset = PRESETS[options.preset]
     asked = {name: getattr(options, name) for name in ("limit", "steps", "n")}
     preset = replace(preset, **{name: value for name, value in asked.items() if value is not None})
-    words = tuple(options.only or ())
-    unknown = [word for word in words if word not in (*preset.problems, *EXPERIMENTS)]
-    if unknown:
-        allowed = ", ".join((*preset.problems, *EXPERIMENTS))
-        raise InputError(f"--only: unknown {unknown[0]}; allowed are {allowed}")
-    names = [name for name in preset.problems if name in words] or list(preset.problems)
+    names, experiments = chosen(options.only, list(preset.problems), EXPERIMENTS)
     return Plan(
         preset,
         {name: preset.problems[name] for name in names},
-        tuple(name for name in EXPERIMENTS if name in words) or EXPERIMENTS,
+        tuple(experiments),
         tuple(options.seeds or preset.seeds),
         {name: getattr(options, name) for name in PLACES},
         options.runs / options.preset,

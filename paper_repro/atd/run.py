@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import all_chains
-from common.script import add_schedule, carry_out
+from common.script import add_schedule, carry_out, chosen
 from figures import draw_figures
 from plan import Plan
 from presets import EXPERIMENTS, EXTRACTORS, PRESETS
@@ -67,12 +67,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     preset = PRESETS[options.preset]
     asked = {name: getattr(options, name) for name in ("limit", "steps")}
     preset = replace(preset, **{name: value for name, value in asked.items() if value is not None})
-    words = tuple(options.only or ())
-    unknown = [word for word in words if word not in (*preset.problems, *EXPERIMENTS)]
-    if unknown:
-        allowed = ", ".join((*preset.problems, *EXPERIMENTS))
-        raise InputError(f"--only: unknown {unknown[0]}; allowed are {allowed}")
-    names = [name for name in preset.problems if name in words] or list(preset.problems)
+    names, experiments = chosen(options.only, list(preset.problems), EXPERIMENTS)
     problems = {}
     for name in names:
         problem = preset.problems[name]
@@ -87,7 +82,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return Plan(
         preset,
         problems,
-        tuple(name for name in EXPERIMENTS if name in words) or EXPERIMENTS,
+        tuple(experiments),
         tuple(options.seeds or preset.seeds),
         {name: getattr(options, name) for name in (*PLACES, "tile")},
         {kind: tuple(getattr(options, kind)) for kind in EXTRACTORS},

@@ -26,6 +26,21 @@ def add_schedule(parser: argparse.ArgumentParser, runs: Path) -> None:
     add("--chain", help=argparse.SUPPRESS)  # one chain of the plan, for a process of its own
 
 
+def chosen(
+    only: Sequence[str] | None, problems: Sequence[str], experiments: Sequence[str]
+) -> list[list[str]]:
+    """Return the problems and the experiments that `--only` names, in their own order; all of a kind it names none of.
+
+    Raises:
+        InputError: names a word that is neither.
+    """
+    words = tuple(only or ())
+    unknown = [word for word in words if word not in (*problems, *experiments)]
+    if unknown:
+        raise InputError(f"--only: unknown {unknown[0]}; allowed are {', '.join((*problems, *experiments))}")
+    return [[one for one in kind if one in words] or list(kind) for kind in (problems, experiments)]
+
+
 def carry_out(
     options: argparse.Namespace,
     words: Sequence[str],
