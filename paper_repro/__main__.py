@@ -11,6 +11,7 @@ options that bring data, a preset does what needs none, and prints the command o
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def run_paper(name: str, preset: str, given: tuple[str, ...]) -> int:
     code = subprocess.run(words, check=False).returncode
     rest = left_out(name, preset, given)
     if rest is not None and not code:
-        print(f"not run, needs data or weights that you bring: {rest}", file=sys.stderr)
+        print(f"not run, needs data, weights or hours that you bring: {rest}", file=sys.stderr)
     return code
 
 
@@ -77,12 +78,19 @@ def run_all(preset: str, given: tuple[str, ...]) -> None:
             print(f"=== {name}: needs data or weights that you bring: {rest}", file=sys.stderr, flush=True)
         else:
             print(f"=== {name}: {paper.title}", file=sys.stderr, flush=True)
-            code = run_paper(name, preset, handed[name])
+            code = run_paper(name, preset, (*handed[name], *jobs(given, paper.accepts)))
             if code == INTERRUPTED:
                 raise KeyboardInterrupt
             failed += [name] if code else []
     if failed:
         raise InputError(f"not complete: {', '.join(failed)}; the same command resumes")
+
+
+def jobs(given: tuple[str, ...], accepted: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the option for a process a core, at most four: the networks of the small presets leave threads idle."""
+    if "--jobs" not in accepted or any(word.partition("=")[0] in ("--jobs", "--device") for word in given):
+        return ()
+    return ("--jobs", str(min(os.cpu_count() or 1, 4)))
 
 
 def handed_on(given: tuple[str, ...], accepted: tuple[str, ...]) -> tuple[str, ...]:

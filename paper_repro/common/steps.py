@@ -9,6 +9,8 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from certify.files import write_json
 
 # Modules whose `main` takes arguments and returns an exit code; `measures` is the one beside the script that runs.
@@ -39,9 +41,21 @@ class Step:
         return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == list(self.argv)
 
     def run(self) -> None:
-        """Run it unless it is complete; stop everything when it fails."""
+        """Run it unless it is complete; stop everything when it fails.
+
+        Waits for a process that runs it already: killing a script by force leaves those that it started at work, and
+        whoever resumes must not write into the same folder beside them.
+        """
         if self.complete:
             return
+        self.done.mkdir(parents=True, exist_ok=True)
+        with FileLock(
+            self.done / f"{self.name}.lock"
+        ):  # the system frees it when its process ends, however that is
+            if not self.complete:
+                self._run()
+
+    def _run(self) -> None:
         print(f"--- {self.name}", file=sys.stderr, flush=True)
         main = importlib.import_module(COMMANDS[self.command]).main
         with redirect_stdout(sys.stderr):  # stdout is for the table at the end

@@ -1,6 +1,7 @@
 """What all experiments share: steps, chains and their schedule, means over seeds."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +25,22 @@ def test_a_step_is_complete_for_its_own_arguments_only(common, tmp_path) -> None
     (tmp_path / "s.json").write_text('["--help"]')
     assert step.complete
     assert not common("steps").Step("s", "diffad", ("--version",), tmp_path).complete
+
+
+def test_a_step_waits_for_the_process_that_runs_it_already(common, tmp_path) -> None:
+    code = (
+        "import sys, time, pathlib, filelock\n"
+        "done = pathlib.Path(sys.argv[1])\n"
+        "with filelock.FileLock(done / 's.lock'):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(1)\n"
+        "    (done / 's.json').write_text('[\"--no-such-option\"]')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        common("steps").Step("s", "diffad", ("--no-such-option",), tmp_path).run()  # would fail if it ran
+    assert other.returncode == 0
 
 
 def chain_of(common, tmp_path, name, *needs):

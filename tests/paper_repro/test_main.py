@@ -54,6 +54,16 @@ def test_all_goes_on_after_a_failure_and_fails_in_the_end(started, capsys) -> No
     assert "not complete: cobra; the same command resumes" in capsys.readouterr().err
 
 
+def test_all_gives_every_core_a_process_unless_told(started, monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert main("all", "--preset", "cpu") == 0
+    assert ["atd", "--preset", "cpu", "--only", "digits", "--jobs", "2"] in started.words
+    assert ["cohen2019", "--preset", "cpu"] in started.words
+    started.words.clear()
+    assert main("all", "--preset", "cpu", "--jobs", "1") == 0
+    assert ["atd", "--preset", "cpu", "--only", "digits", "--jobs", "1"] in started.words
+
+
 def test_all_stops_when_it_is_interrupted(started) -> None:
     started.codes = {next(iter(papers())): 130}
     assert main("all", "--preset", "cpu") == 130
