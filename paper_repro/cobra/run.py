@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import first_stage, second_stage
-from common.script import add_schedule, carry_out
+from common.script import Stage, add_schedule, run_script
 from common.steps import Chain
 from figures import draw_figures
 from plan import Plan
@@ -25,7 +25,6 @@ from presets import EXPERIMENTS, PRESETS, Problem, paper_preset
 from report import restore_choices, write_results
 
 from certify.checks import InputError
-from certify.console import run as run_command
 from diffad.data.torchvision_sets import SETS
 
 HERE = Path(__file__).parent
@@ -105,29 +104,20 @@ def selected(
     return chosen, experiments or EXPERIMENTS
 
 
-def work(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Run what is missing, first what chooses the radii, and write the results."""
-    plan = plan_of(options)
-    output = options.output or HERE / "results" / options.preset
-
-    def write() -> str:
-        text = write_results(plan, output)
-        draw_figures(output)
-        return text
+def stages(plan: Plan, options: argparse.Namespace, output: Path) -> list[Stage]:
+    """Return first the chains that choose the radii, then all."""
 
     def everything() -> list[Chain]:
         if not options.again:
             restore_choices(plan, output)
         return [*first_stage(plan), *second_stage(plan)]
 
-    carry_out(options, words, [lambda: first_stage(plan), everything], plan.runs / "logs", output, write)
+    return [lambda: first_stage(plan), everything]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    options = parse(words)
-    return run_command(lambda: work(options, words))
+    return run_script(argv, parse, plan_of, stages, HERE / "results", write_results, draw_figures)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from common import recorded
 from common.schedule import run_chains
 from common.steps import Chain
 
 from certify.checks import InputError
+from certify.console import run as run_command
+
+Stage = Callable[[], Sequence[Chain]]
 
 
 def add_schedule(parser: argparse.ArgumentParser, runs: Path) -> None:
@@ -41,10 +45,47 @@ def chosen(
     return [[one for one in kind if one in words] or list(kind) for kind in (problems, experiments)]
 
 
+def run_script(
+    argv: Sequence[str] | None,
+    parse: Callable[[Sequence[str]], argparse.Namespace],
+    plan_of: Callable[[argparse.Namespace], Any],
+    stages: Callable[[Any, argparse.Namespace, Path], Sequence[Stage]],
+    results: Path,
+    write_results: Callable[[Any, Path], str],
+    draw_figures: Callable[[Path], None],
+) -> int:
+    """Run what is missing of a paper, write its results, and return the exit code.
+
+    Args:
+        argv: the arguments of the script; None: those of the process.
+        parse: reads them.
+        plan_of: makes the plan that they ask for; it has the folder `runs`.
+        stages: the lists of chains of a plan (see `carry_out`), with the options and the folder of the results.
+        results: folder of the results of every preset.
+        write_results: writes the results of what is there into a folder and returns their tables.
+        draw_figures: draws the figures of a folder of results.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = parse(words)
+
+    def work() -> None:
+        plan = plan_of(options)
+        output = options.output or results / options.preset
+
+        def write() -> str:
+            text = write_results(plan, output)
+            draw_figures(output)
+            return text
+
+        carry_out(options, words, stages(plan, options, output), plan.runs / "logs", output, write)
+
+    return run_command(work)
+
+
 def carry_out(
     options: argparse.Namespace,
     words: Sequence[str],
-    stages: Sequence[Callable[[], Sequence[Chain]]],
+    stages: Sequence[Stage],
     logs: Path,
     output: Path,
     write: Callable[[], str],

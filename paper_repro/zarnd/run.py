@@ -17,14 +17,13 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from chains import all_chains
-from common.script import add_schedule, carry_out
+from common.script import Stage, add_schedule, run_script
 from figures import draw_figures
 from plan import Plan
 from presets import KINDS, PRESETS, PUBLISHED, paper_preset
 from report import write_results
 
 from certify.checks import InputError
-from certify.console import run as run_command
 from diffad.backbones.containers import sha256
 from diffad.data.torchvision_sets import SETS
 
@@ -138,24 +137,14 @@ def networks_of(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str,
     return folders, files
 
 
-def work(options: argparse.Namespace, words: Sequence[str]) -> None:
-    """Run what is missing and write the results."""
-    plan = plan_of(options)
-    output = options.output or HERE / "results" / options.preset
-
-    def write() -> str:
-        text = write_results(plan, output)
-        draw_figures(output)
-        return text
-
-    carry_out(options, words, [lambda: all_chains(plan)], plan.runs / "logs", output, write)
+def stages(plan: Plan, _options: argparse.Namespace, _output: Path) -> list[Stage]:
+    """Return all chains at once: none depends on what others choose."""
+    return [lambda: all_chains(plan)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    options = parse(words)
-    return run_command(lambda: work(options, words))
+    return run_script(argv, parse, plan_of, stages, HERE / "results", write_results, draw_figures)
 
 
 if __name__ == "__main__":
