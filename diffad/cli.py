@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "choose noise and score of one way of smoothing on validation data",
     ),
     "compare": ("diffad.commands.compare:main", "certified against attacked AUROC of several runs"),
+    "leaderboard": ("diffad.commands.leaderboard:main", "one page over many runs: certified, attacked, gap"),
     "report": ("diffad.commands.report:main", "one HTML page about a run"),
     "export": ("diffad.commands.export:main", "write a detector's score as an ONNX file or a PyTorch graph"),
     "backbones": (
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """Help text: the commands, a line each."""
-    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: diffad COMMAND [options]", "", *lines, "", "diffad COMMAND --help lists the options of one."]
     )

@@ -30,7 +30,7 @@ ATTACKED: tuple[Side, ...] = ("in", "out", "both")
 CORRECTED = ("failures", "population")  # kinds of alpha whose metrics pay for bounds that may be wrong
 
 
-def auroc_table(run: Run) -> list[Row]:
+def auroc_table(run: Run, *, bootstrap: bool = True) -> list[Row]:
     """One row for each condition and side: the metrics with what they rest on, ready for JSON.
 
     Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
@@ -42,13 +42,17 @@ def auroc_table(run: Run) -> list[Row]:
     `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).
     `*_interval` is the 95 % interval over the test images: DeLong's for auroc, Clopper-Pearson's for a rate
     (fpr95: its threshold given); the level alpha is about the certification noise and says nothing on that.
-    auroc_bootstrap is the bootstrap's, of clean and of certified rows of side `both` alone.
+    auroc_bootstrap is the bootstrap's, of clean and of certified rows of side `both` alone; None without `bootstrap`.
     Under protocol `ood` every metric is the unweighted mean over outlier sets, each against all normals, auroc_sets
     holds the AUROC of each, and there are no intervals but that of fpr and auroc_bootstrap, which draws the normals
     once for all sets.
     The sides `in` and `out` of a certificate need its bounds at radius 0 and are left out without them.
     """
-    return [_row(run, condition, side) for condition in run.conditions for side in _sides(run, condition)]
+    return [
+        _row(run, condition, side, bootstrap)
+        for condition in run.conditions
+        for side in _sides(run, condition)
+    ]
 
 
 def _sides(run: Run, condition: Condition) -> tuple[Side, ...]:
@@ -72,7 +76,7 @@ def _unattacked(run: Run, condition: Condition) -> ScoreBounds | None:
     return None
 
 
-def _row(run: Run, condition: Condition, side: Side) -> Row:
+def _row(run: Run, condition: Condition, side: Side, bootstrap: bool) -> Row:
     labels, threshold = condition.images.labels, run.threshold(condition.subject)
     at_zero, failed = _unattacked(run, condition), failed_checks(run.manifest, condition)
     normals, anomalies = int((labels == 0).sum()), int((labels == 1).sum())
@@ -97,7 +101,7 @@ def _row(run: Run, condition: Condition, side: Side) -> Row:
         "anomalies": anomalies,
         **values,
         "auroc_interval": None if sets else _test_set_interval(condition, side, at_zero),
-        "auroc_bootstrap": _bootstrap_interval(condition, side, at_zero, sets),
+        "auroc_bootstrap": _bootstrap_interval(condition, side, at_zero, sets) if bootstrap else None,
         **{f"{name}_interval": intervals.get(name) for name in ("fpr95", "tpr", "fpr")},
         "infinite": infinite_share(condition),
         "threshold": threshold,

@@ -52,18 +52,24 @@ pre { background: var(--card); padding: .9rem; border-radius: 4px; overflow-x: a
 """
 
 
-def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
-    """The whole page; sections are (heading, HTML), an empty heading for one that needs none."""
+def page(
+    title: str, subtitle: str, sections: Sequence[tuple[str, str]], *, style: str = "", script: str = ""
+) -> str:
+    """The whole page; sections are (heading, HTML), an empty heading for one that needs none.
+
+    `style` is added to that of all pages; `script` runs last, and the page has to read well without it.
+    """
     body = "\n".join(
         f"<section>{f'<h2>{escape(heading)}</h2>' if heading else ''}\n{html}\n</section>"
         for heading, html in sections
         if html
     )
+    code = f"<script>{script}</script>\n" if script else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}</style>\n</head>\n'
-        f'<body>\n<h1>{escape(title)}</h1>\n<p class="sub">{escape(subtitle)}</p>\n{body}\n</body>\n</html>\n'
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{STYLE}{style}</style>\n</head>\n'
+        f'<body>\n<h1>{escape(title)}</h1>\n<p class="sub">{escape(subtitle)}</p>\n{body}\n{code}</body>\n</html>\n'
     )
 
 
