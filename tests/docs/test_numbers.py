@@ -14,10 +14,14 @@ from tracing import ROOT, Claim, agrees, unclaimed
 
 MODULES = (claims_atd, claims_cobra, claims_measured, claims_papers, claims_runs, claims_tile)
 CLAIMS: list[Claim] = [claim for module in MODULES for claim in module.CLAIMS]
+WRITTEN = (
+    "docs/results/leaderboard.md",
+)  # by a command, which tests/diffad/leaderboard/test_write.py holds it against
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("README.md", "docs/**/*.md", "paper_repro/*/README.md")
     for path in ROOT.glob(pattern)
+    if path.relative_to(ROOT).as_posix() not in WRITTEN
 )
 
 
