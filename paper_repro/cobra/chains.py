@@ -79,7 +79,8 @@ def main_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
 def main_steps(plan: Plan, name: str, variant: str, seed: int) -> Iterator[Step]:
     """Attack with the ensemble and the checks, certify, and attack as published where the preset says so."""
     label, eps = plan.label(name, variant, seed), ("--eps", _radius(plan, name))
-    yield plan.attack(name, variant, seed, label, *_linf(plan, checks="small"), *eps)
+    steps = plan.problems[name].twin_steps if variant == CLEAN else None
+    yield plan.attack(name, variant, seed, label, *_linf(plan, steps, checks="small"), *eps)
     noise = ("--sigma", SIGMA, "--radii", RADII)
     yield plan.certify(name, variant, seed, f"{label}-certified", *noise)
     if plan.preset.published:
@@ -128,9 +129,9 @@ def _filter(plan: Plan, name: str, seed: int) -> tuple[str, ...]:
     return ("--filter", str(plan.network(name, CLEAN, seed) / "filter"))
 
 
-def _linf(plan: Plan, checks: str = "none") -> tuple[str, ...]:
-    steps = ("--steps", str(plan.preset.steps))
-    return ("--norm", "linf", "--method", "ensemble", *steps, "--checks", checks)
+def _linf(plan: Plan, steps: int | None = None, checks: str = "none") -> tuple[str, ...]:
+    budget = ("--steps", str(steps or plan.preset.steps))
+    return ("--norm", "linf", "--method", "ensemble", *budget, "--checks", checks)
 
 
 def _radius(plan: Plan, name: str) -> str:
