@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,10 @@ from certify import (
     run_plan,
 )
 from certify.adaptive import votes
+from certify.files import write_json
 from certify.types import FloatArray
 from diffad.data import load_data
+from diffad.manifest import git_state, versions
 from diffad.registry import load_detector
 
 Votes = np.ndarray[Any, np.dtype[np.bool_]]
@@ -83,8 +86,8 @@ def population(options: argparse.Namespace) -> Iterator[Votes]:
         yield rng.random((len(some), options.max_samples), dtype=np.float32) < some[:, None]
 
 
-def compare(tests: dict[str, GroupSequentialPlan], votes: Iterator[Votes]) -> None:
-    """Print draws used and share certified of each test on the same draws."""
+def compare(tests: dict[str, GroupSequentialPlan], votes: Iterator[Votes]) -> list[dict[str, Any]]:
+    """Print and return draws used and share certified of each test on the same draws."""
     used = {name: 0 for name in tests}
     certified = {name: 0 for name in tests}
     images = 0
@@ -102,6 +105,10 @@ def compare(tests: dict[str, GroupSequentialPlan], votes: Iterator[Votes]) -> No
         print(
             f"{name:<22}{used[name] / images:>15.1f}{share:>10.2%}{certified[name] / images:>11.4f}{lost:>14.2f}"
         )
+    return [
+        {"test": name, "draws_an_image": used[name] / images, "certified": certified[name] / images}
+        for name in tests
+    ]
 
 
 class Drawn:
@@ -183,6 +190,7 @@ def main() -> None:
     parser.add_argument("--max_samples", type=int, default=10_000)
     parser.add_argument("--alpha", type=float, default=0.001)
     parser.add_argument("--futility", type=float, default=0.01)
+    parser.add_argument("--output", type=Path, help="JSON file, of the synthetic population")
     synthetic = parser.add_argument_group("synthetic population")
     synthetic.add_argument("--ratio", type=float, default=1.0, help="r / sigma")
     synthetic.add_argument("--images", type=int, default=20_000)
@@ -202,7 +210,13 @@ def main() -> None:
     start = time.perf_counter()
     print(f"synthetic population: margins {options.mean:g} +- {options.sd:g}, r / sigma = {options.ratio:g}")
     tests = plans(float(ndtr(options.ratio)), options.alpha, options.futility, options.max_samples)
-    compare(tests, population(options))
+    rows = compare(tests, population(options))
+    if options.output is not None:
+        names = ("max_samples", "alpha", "futility", "ratio", "images", "mean", "sd", "seed")
+        chosen = {name: getattr(options, name) for name in names}
+        write_json(
+            options.output, {"rows": rows, "options": chosen, "git": git_state(), "versions": versions()}
+        )
     print(f"({time.perf_counter() - start:.0f} s)")
     if options.detector is not None:
         on_detector(options)

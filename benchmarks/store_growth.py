@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from certify import SmoothedDetector
+from certify.files import write_json
 from certify.store import ScoreStore
+from diffad.manifest import git_state, hardware, now, versions
 
 SHAPE = (1, 4, 4)
 
@@ -48,7 +50,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--n", type=int, nargs="+", default=[1000, 10_000], help="draws an image")
     parser.add_argument("--folder", type=Path, help="measure one run in this folder and print it as JSON")
+    parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
+    started, rows = now().isoformat(timespec="seconds"), []
     if options.folder is not None:
         print(json.dumps(measure(options.images[0], options.n[0], options.folder)))
         return
@@ -62,11 +66,24 @@ def main() -> None:
                     for _ in range(2)
                 )
                 size = sum(path.stat().st_size for path in Path(folder).iterdir())
+            rows.append(
+                {
+                    "images": images,
+                    "n": n,
+                    "bytes": size,
+                    "peak_bytes": max(draw["peak"], again["peak"]),
+                    "seconds_to_draw": draw["seconds"],
+                    "seconds_to_read": again["seconds"],
+                }
+            )
             print(
                 f"{images:>6}  {n:>6}  {size / 1e6:>8.1f}  {size / images / n:>13.2f}  "
                 f"{max(draw['peak'], again['peak']) / 1e6:>15.0f}  {draw['seconds']:>16.1f}  "
                 f"{again['seconds']:>14.2f}"
             )
+    if options.output is not None:
+        about = {"git": git_state(), "versions": versions(), "hardware": hardware("cpu")}
+        write_json(options.output, {"rows": rows, "started": started, **about})
 
 
 if __name__ == "__main__":
