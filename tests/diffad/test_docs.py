@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -63,3 +64,18 @@ def test_adding_a_detector() -> None:
     torch.testing.assert_close(
         detector.score(torch.ones(2, 1, 4, 4)), torch.full((2,), 0.5, dtype=torch.float64), check_dtype=False
     )
+
+
+def test_the_auroc_of_parts_is_that_of_all_their_intervals() -> None:
+    whole = run_page("internet_scale.md")["whole"]
+    folder = DOCS / "results" / "digits-8"
+    rows = json.loads((folder / "summary.json").read_text())["auroc"]
+    (recorded,) = {
+        row["auroc"]
+        for row in rows
+        if (row["detector"], row["condition"], row["side"], row["radius"])
+        == ("pixel_nn", "certified", "both", 0.25)
+    }
+    assert whole([folder], "pixel_nn", 0.25) == pytest.approx(recorded)  # type: ignore[operator]
+    twice = whole([folder, folder], "pixel_nn", 0.25)  # type: ignore[operator]
+    assert twice == pytest.approx(recorded)  # every pair four times

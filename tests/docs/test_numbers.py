@@ -7,12 +7,13 @@ import claims_cobra
 import claims_measured
 import claims_papers
 import claims_runs
+import claims_scale
 import claims_tile
 import pytest
 from exempt import exemptions
 from tracing import ROOT, Claim, agrees, unclaimed
 
-MODULES = (claims_atd, claims_cobra, claims_measured, claims_papers, claims_runs, claims_tile)
+MODULES = (claims_atd, claims_cobra, claims_measured, claims_papers, claims_runs, claims_scale, claims_tile)
 CLAIMS: list[Claim] = [claim for module in MODULES for claim in module.CLAIMS]
 WRITTEN = (
     "docs/results/leaderboard.md",
