@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import claims_atd
 import claims_cobra
+import claims_counts
 import claims_measured
 import claims_papers
 import claims_runs
@@ -13,7 +14,16 @@ import pytest
 from exempt import exemptions
 from tracing import ROOT, Claim, agrees, unclaimed
 
-MODULES = (claims_atd, claims_cobra, claims_measured, claims_papers, claims_runs, claims_scale, claims_tile)
+MODULES = (
+    claims_atd,
+    claims_cobra,
+    claims_counts,
+    claims_measured,
+    claims_papers,
+    claims_runs,
+    claims_scale,
+    claims_tile,
+)
 CLAIMS: list[Claim] = [claim for module in MODULES for claim in module.CLAIMS]
 WRITTEN = (
     "docs/results/leaderboard.md",
