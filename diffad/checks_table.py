@@ -29,7 +29,7 @@ def checks_html(run: Run) -> str:
     note = (
         "Each check looks for one way in which an attack fails without anybody noticing: masked gradients, too few "
         "steps, hidden randomness, images of a batch that see each other. Where one marked * fails, tables show "
-        "`not converged` instead of a number. A check that passes proves nothing about attacks not tried."
+        '"not converged" instead of a number. A check that passes proves nothing about attacks not tried.'
     )
     return page.table(lines) + page.paragraph(note, "note") + page.folded("All outcomes", "".join(folded))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -42,12 +43,14 @@ td.nothing { color: var(--muted); font-size: .78rem; white-space: normal; min-wi
 td.strong { font-weight: 700; }
 td small { display: block; font-weight: 400; font-size: .8rem; color: var(--muted); white-space: nowrap; }
 dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .3rem 1.1rem; margin: .6rem 0; }
-dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
+dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; } .flag { white-space: nowrap; }
 details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
 pre { background: var(--card); padding: .9rem; border-radius: 4px; overflow-x: auto;
   font-size: .78rem; line-height: 1.45; }
 @media (max-width: 30rem) { body { padding-top: 1.2rem; } dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .5rem; } th, td { padding: .32rem .5rem; } }
+  dd { margin-bottom: .5rem; } th, td { padding: .32rem .5rem; }
+  .wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--paper); z-index: 1;
+    min-width: 7rem; } }
 @media print { details > * { display: block; } body { max-width: none; } }
 """
 
@@ -79,7 +82,7 @@ def figure(themes: tuple[bytes, bytes], alt: str, caption: str) -> str:
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img src="{light}" alt="{escape(alt)}"></picture>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{text(caption)}</figcaption></figure>"
     )
 
 
@@ -91,8 +94,10 @@ def table(
     strong: Sequence[int] = (),
 ) -> str:
     """A table; `lines` begin with the head, `groups` are (name, columns) above it, `strong` columns in bold."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in lines[0])
-    above = "".join(f'<th colspan="{span}"><span>{escape(name)}</span></th>' for name, span in groups)
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in lines[0])
+    above = "".join(
+        f'<th scope="colgroup" colspan="{span}"><span>{text(name)}</span></th>' for name, span in groups
+    )
     body = "\n".join(
         "<tr>" + "".join(_cell(cell, i in strong) for i, cell in enumerate(line)) + "</tr>"
         for line in lines[1:]
@@ -106,34 +111,39 @@ def table(
     )
 
 
-def _cell(text: str, strong: bool) -> str:
+def _cell(content: str, strong: bool) -> str:
     """A cell; a second line of its text is set small."""
-    first, _, second = text.partition("\n")
-    shown = escape(first).replace("σ = ", "σ&nbsp;=&nbsp;")
-    small = f"<small>{escape(second)}</small>" if second else ""
+    first, _, second = content.partition("\n")
+    small = f"<small>{text(second)}</small>" if second else ""
     kind = "nothing" if first in (NOTHING, MISSING) else "strong" if strong else ""
-    return f'<td class="{kind}">{shown}{small}</td>' if kind else f"<td>{shown}{small}</td>"
+    return f'<td class="{kind}">{text(first)}{small}</td>' if kind else f"<td>{text(first)}{small}</td>"
+
+
+def text(plain: str) -> str:
+    """Text as HTML; sigma and its value stay on one line, and so does an option of a command."""
+    shown = escape(plain).replace("σ = ", "σ\u00a0=\u00a0")
+    return re.sub(r"(?<!\S)--\w[\w-]*", r'<span class="flag">\g<0></span>', shown)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """A list of names and values."""
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in pairs) + "</dl>"
 
 
 def bullets(items: Sequence[str]) -> str:
     """A list of sentences."""
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"
 
 
 def leading(results: Sequence[tuple[str, str]]) -> str:
     """The result of the page, set off: (name, sentence) pairs."""
-    lines = "".join(f"<p><b>{escape(name)}</b>: {escape(text)}</p>" for name, text in results)
+    lines = "".join(f"<p><b>{text(name)}</b>: {text(said)}</p>" for name, said in results)
     return f'<div class="lead">{lines}</div>'
 
 
-def paragraph(text: str, kind: str = "") -> str:
+def paragraph(plain: str, kind: str = "") -> str:
     """One paragraph; `kind` is `note`, `sub` or `caption` for other sizes."""
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    return f'<p class="{kind}">{text(plain)}</p>' if kind else f"<p>{text(plain)}</p>"
 
 
 def folded(summary: str, html: str) -> str:
@@ -141,6 +151,6 @@ def folded(summary: str, html: str) -> str:
     return html and f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 
-def preformatted(text: str) -> str:
+def preformatted(plain: str) -> str:
     """Text as it is, for example JSON."""
-    return f"<pre>{escape(text)}</pre>"
+    return f"<pre>{escape(plain)}</pre>"

@@ -132,7 +132,7 @@ def limits(run: Run) -> str:
         "The certificate speaks of these test images, not of images yet to come. The intervals of the rates "
         "say how far so many images pin a rate down, if they were drawn at random.",
         "An attacked number is what our attack reached. A better attack may reach less, down to the certified one. "
-        "Where a mandatory check of the attack failed, the table says `not converged` and names the check.",
+        'Where a mandatory check of the attack failed, the table says "not converged" and names the check.',
         f"Radii are in pixel values of [0, 1] at {side} x {side} pixels and are not comparable with radii at "
         "another resolution.",
         "AUROC needs no threshold, a deployed detector does: see the rates at the threshold.",

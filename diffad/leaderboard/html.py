@@ -134,7 +134,7 @@ def _row(entry: Entry, anchors: dict[str, str]) -> str:
         f"<td>{escape(words.checks(entry.attacked))}</td>",
         f"<td>{links}</td>",
     ]
-    return f'<tr><th scope="row">{words.label(entry)}</th>{"".join(cells)}</tr>'
+    return f'<tr><th scope="row">{page.text(entry.label)}</th>{"".join(cells)}</tr>'
 
 
 def _number(found: Found | None, small: str = MISSING) -> str:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 
+from diffad import page
 from diffad.leaderboard import words
 from diffad.leaderboard.entries import Board, Entry, Found
 from diffad.tables import HALF
@@ -33,7 +34,7 @@ def ranges_html(board: Board) -> str:
         f"AUROC at {words.threat(first.norm, first.radius)}, {words.WHO[first.side]} attacked. The truth lies in the "
         "bar; the vertical line is .5, which a constant score certifies. The numbers are in the table below."
     )
-    lines = "".join(f"<li><span>{words.label(entry)}</span>{_track(entry)}</li>" for entry in entries)
+    lines = "".join(f"<li><span>{page.text(entry.label)}</span>{_track(entry)}</li>" for entry in entries)
     key = " ".join(f'<span><i class="{kind}"></i> {name}</span>' for kind, name in KEY.items())
     axis = '<li><span></span><div class="axis"><b>0</b><b>.5</b><b>1</b></div></li>'
     return (

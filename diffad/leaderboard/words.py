@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from certify.text import ceil_text
 from diffad.leaderboard.entries import Board, Entry, Found
 from diffad.tables import JOINTLY, MISSING, cell_text, interval_text, radius_text, total_alpha
@@ -62,11 +60,6 @@ def checks(found: Found | None) -> str:
     if failed is None:
         return "not checked"
     return f"failed: {', '.join(failed)}" if failed else "passed"
-
-
-def label(entry: Entry) -> str:
-    """The label of an entry as HTML; sigma and its value stay on one line."""
-    return escape(entry.label).replace("σ = ", "σ\u00a0=\u00a0")
 
 
 def threat(norm: str, radius: float) -> str:
