@@ -234,7 +234,9 @@ class DiffusionDetector(Detector):
         return pair_lipschitz(self.score_name, self.image_shape, self.scales, self.filter_size)
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
-        total = torch.zeros(len(images), device=images.device)
+        total = torch.zeros(
+            images.shape[0], device=images.device
+        )  # len would fix the batch of an exported graph
         noises = self.noise_ if noise is None else noise.to(images)
         for one in noises:
             total = total + self.score_pair(images, self._reconstruct(images + self.sigma * one, self.sigma))

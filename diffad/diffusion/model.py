@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from certify.checks import InputError, check_choice
 from certify.files import write_json
-from diffad.diffusion.schedule import timestep_for_sigma
+from diffad.diffusion.schedule import sigmas_of_schedule, timestep_of
 from diffad.folder import one_line
 
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
@@ -50,6 +50,8 @@ class Denoiser(nn.Module):
         self.scheduler = scheduler
         self.space_to_depth = space_to_depth
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone().float(), persistent=False)
+        # an array and not a tensor, so that an exported graph has the timestep as a constant
+        self.sigmas = sigmas_of_schedule(scheduler.alphas_cumprod.float())
 
     @classmethod
     def build(
@@ -154,6 +156,10 @@ class Denoiser(nn.Module):
             return prediction
         return signal * u_t - spread * prediction
 
+    def timestep(self, sigma: float) -> int:
+        """Return the timestep that the network is conditioned on at noise `sigma` (`timestep_for_sigma`)."""
+        return timestep_of(self.sigmas, sigma)
+
     def denoise(
         self, noisy: Float[Tensor, "b c h w"], sigma: float, *, autocast: bool = False
     ) -> Float[Tensor, "b c h w"]:
@@ -161,8 +167,7 @@ class Denoiser(nn.Module):
 
         A function of `noisy` alone. `autocast` runs the network in bfloat16; the closed form stays in float32.
         """
-        timestep = timestep_for_sigma(self.alphas_cumprod, sigma)
-        timesteps = torch.full((len(noisy),), timestep, dtype=torch.long, device=noisy.device)
+        timesteps = noisy.new_full(noisy.shape[:1], self.timestep(sigma), dtype=torch.long)
         signal, _ = self._signal_and_noise(timesteps)
         u_t = signal * (2.0 * noisy - 1.0)
         with torch.autocast(noisy.device.type, dtype=torch.bfloat16, enabled=autocast):

@@ -30,7 +30,6 @@ from diffad.detector import Detector
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.model import Denoiser
 from diffad.diffusion.purifier import Purifier
-from diffad.diffusion.schedule import sigmas_of_schedule
 
 SIGMA = 0.25
 DETECTOR, DIFFUSION = "detector", "diffusion"
@@ -129,7 +128,7 @@ class Purified(Detector):
         """Noise that is added, [0, 1] pixel units."""
         if self.timestep is None:
             return SIGMA if self._sigma is None else self._sigma
-        levels = sigmas_of_schedule(self._parts()[1].denoiser.alphas_cumprod)
+        levels = self._parts()[1].denoiser.sigmas
         if self.timestep >= len(levels):
             raise InputError(
                 f"purified: got timestep = {self.timestep}, the schedule has {len(levels)} steps"
@@ -186,8 +185,10 @@ class Purified(Detector):
 
     def _chain(self) -> ReconstructionScore:
         inner, purifier = self._parts()
+        # a graph cannot look at values; elsewhere a NaN of the purifier is refused
+        score = inner.score_noisy if torch.compiler.is_exporting() else inner.score
         return ReconstructionScore(
-            partial(_score_clipped, inner.score),
+            partial(_score_clipped, score),
             purifier.reconstruct,
             self.sigma,
             self.noise_,

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from certify.checks import InputError
 from diffad.attacks.gradients import Reconstruct, Run, run, run_checkpointed
 from diffad.diffusion.model import Denoiser
-from diffad.diffusion.schedule import timestep_for_sigma
 
 FEWER_SHOTS = (1, 2, 5, 10)  # of the surrogate processes offered to attacks
 
@@ -30,6 +29,7 @@ class Purifier(nn.Module):
             raise InputError(f"shots: got {shots}, need at least 1")
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.shots, self.seed, self.autocast = shots, seed, autocast
+        self._drawn: dict[tuple[int, ...], list[Tensor]] = {}
 
     def reconstruct(self, noisy: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
         """Estimate x from noisy = x + sigma * e (pixel units, not clipped)."""
@@ -60,24 +60,33 @@ class Purifier(nn.Module):
 
     def _several_shots(self, noisy: Tensor, sigma: float, run: Run = run) -> Tensor:
         abar = self.denoiser.alphas_cumprod
-        start = timestep_for_sigma(abar, sigma)
+        start = self.denoiser.timestep(sigma)
         if self.shots > start + 1:
             raise InputError(
                 f"shots: got {self.shots}, sigma {sigma} is timestep {start}; at most {start + 1} shots"
             )
-        generator = torch.Generator().manual_seed(self.seed)
+        noises = self._step_noises(tuple(noisy.shape[1:]))
         u = abar[start].sqrt() * (2.0 * noisy - 1.0)
         for timestep in range(start, start - self.shots, -1):
             clean = run(self._clean, u, timestep)
             if timestep == start - self.shots + 1:
                 return (clean + 1.0) / 2.0
-            step_noise = torch.randn(u.shape[1:], generator=generator).to(u)
-            u = self._ancestral_step(u, clean, timestep, step_noise)
+            u = self._ancestral_step(u, clean, timestep, noises[start - timestep].to(u))
         raise AssertionError("unreachable: the loop returns at its last timestep")
+
+    def _step_noises(self, shape: tuple[int, ...]) -> list[Tensor]:
+        """Return the noise (c, h, w) of each ancestral step, drawn at the first image of a shape and kept.
+
+        Kept so that it is a constant of an exported graph, which has no generator.
+        """
+        if shape not in self._drawn:
+            generator = torch.Generator().manual_seed(self.seed)
+            self._drawn[shape] = [torch.randn(shape, generator=generator) for _ in range(self.shots - 1)]
+        return self._drawn[shape]
 
     def _clean(self, u: Tensor, timestep: int) -> Tensor:
         """Estimate x_0 from x_t = u by one network call; both in the units of the model."""
-        timesteps = torch.full((len(u),), timestep, dtype=torch.long, device=u.device)
+        timesteps = u.new_full(u.shape[:1], timestep, dtype=torch.long)
         with torch.autocast(u.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             prediction = self.denoiser(u, timesteps)
         return self.denoiser.clean_from_prediction(u, prediction, timesteps)

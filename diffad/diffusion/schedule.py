@@ -34,8 +34,12 @@ def timestep_for_sigma(alphas_cumprod: Float[Tensor, " steps"], sigma: float) ->
     The noise that is added, and certified, is `sigma` itself: the timestep is only a label given to the network,
     so rounding it costs accuracy, never soundness.
     """
+    return timestep_of(sigmas_of_schedule(alphas_cumprod), sigma)
+
+
+def timestep_of(sigmas: FloatArray, sigma: float) -> int:
+    """Return `timestep_for_sigma`, given the noise of each timestep as `sigmas_of_schedule` returns it."""
     check_positive(sigma, "sigma")
-    sigmas = sigmas_of_schedule(alphas_cumprod)
     timestep = int(np.searchsorted(sigmas, sigma, side="left"))
     if timestep >= len(sigmas):
         raise InputError(

@@ -87,9 +87,10 @@ class CallableDetector(ForeignDetector):
             )
 
     def _foreign(self, images: Tensor) -> Any:
-        size = self.options.get("max_batch") or len(images)
-        parts = [self._call(batch) for batch in torch.split(images, size)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        size = self.options.get("max_batch")
+        if size is None:
+            return self._call(images)
+        return torch.cat([self._call(batch) for batch in torch.split(images, size)])
 
     def _call(self, images: Tensor) -> Tensor:
         assert self.scorer is not None

@@ -83,11 +83,13 @@ class ForeignDetector(Detector):
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
         given = images if self.has_gradient else images.detach()
         scores = self._as_tensor(self._foreign(given))
-        if scores.shape not in ((len(images),), (len(images), 1)):
+        count = images.shape[0]  # len would fix the batch of an exported graph
+        if scores.shape not in ((count,), (count, 1)):
             raise InputError(
-                f"{self._title}: returned shape {tuple(scores.shape)} for {len(images)} images, need ({len(images)},)"
+                f"{self._title}: returned shape {tuple(scores.shape)} for {count} images, need ({count},)"
             )
-        if not bool(torch.isfinite(scores.detach()).all()):
+        # an exported graph cannot branch on values
+        if not torch.compiler.is_exporting() and not bool(torch.isfinite(scores.detach()).all()):
             raise InputError(f"{self._title}: returned NaN or infinity")
         return scores.reshape(-1).to(images)
 

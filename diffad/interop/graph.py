@@ -41,8 +41,8 @@ def export(
     """Return the score of a fitted, differentiable detector by `torch.export`, and write it to a file if one is named.
 
     The program takes float32 images (batch, *image_shape) in [0, 1], which it does not check, on the device of the
-    detector, and returns scores (batch,), higher = more anomalous, with gradients. It is compared with the detector on
-    random images before it is returned.
+    detector, and returns scores (batch,), higher = more anomalous, with gradients. Noise that a detector stored is a
+    constant of it. It is compared with the detector on random images before it is returned.
 
     Args:
         detector: fitted, with a gradient.
@@ -67,6 +67,8 @@ def export(
     counts = CHECKED if batch is None else (batch,)
     images = torch.rand(max(counts), *detector.image_shape, generator=generator).to(device)
     shapes = {"images": {0: torch.export.Dim("batch")}} if batch is None else None
+    with torch.no_grad():
+        detector.score(images[:1])  # what is drawn at the first image becomes a constant of the graph
     try:
         program = torch.export.export(
             _Score(detector).eval(),

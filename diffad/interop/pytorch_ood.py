@@ -209,8 +209,9 @@ class PytorchOODDetector(ForeignDetector):
         rows = self._given(self._read(images))
         self._theirs.to(rows.device)
         predict = without_decorators(getattr(type(self._theirs), f"predict_{self._kind.reads}"))
-        scores: Tensor = predict(self._theirs, attached(rows))
-        return scores.as_subclass(Tensor)
+        with attached():
+            scores: Tensor = predict(self._theirs, rows)
+        return scores
 
     def _read(self, images: Tensor) -> Tensor:
         """Return logits (b, classes) or features (b, d), where the network is; differentiable."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class _TorchWithGradients:
@@ -49,20 +50,24 @@ def gradients_through(model: nn.Module, package: str) -> Iterator[None]:
             patch_torch(module, original)
 
 
-class _Attached(Tensor):
-    """A tensor that stays in its graph: `detach` and `data`, of it and of what is computed from it, are itself."""
+class _Attached(TorchFunctionMode):
+    """`detach` and `data` of a tensor are itself. A mode, since `torch.export` cannot trace a subclass of tensors."""
 
-    def detach(self) -> _Attached:
-        return self
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (Tensor.detach, Tensor.data.__get__):  # type: ignore[attr-defined]
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
-    @property
-    def data(self) -> _Attached:  # type: ignore[override]
-        return self
 
-
-def attached(tensor: Tensor) -> Tensor:
-    """Return the tensor as one that code cannot take out of its graph; `as_subclass(Tensor)` gives a plain one back."""
-    return tensor.as_subclass(_Attached)
+def attached() -> AbstractContextManager[Any]:
+    """Return a context in which no code can take a tensor out of its graph."""
+    return _Attached()
 
 
 def without_decorators(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -92,10 +92,7 @@ class OpenMax(BackboneScore):
         """Return the score of logits."""
         logits = logits.to(self.centres)
         first = min(self.top_classes, logits.shape[1])
-        order = logits.detach().argsort(dim=1, descending=True, stable=True)[:, :first]
-        ranks = torch.arange(first, 0, -1, dtype=logits.dtype, device=logits.device) / first
-        ranked = torch.zeros_like(logits).scatter(1, order, ranks.expand_as(order))
-        share = self.too_far(logits) * ranked
+        share = self.too_far(logits) * (first - ranks(logits.detach())).clamp(min=0) / first
         return (logits * share).sum(1) - torch.logsumexp(logits * (1.0 - share), 1)
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
@@ -104,3 +101,14 @@ class OpenMax(BackboneScore):
     def surrogates(self) -> dict[str, ScoreFunction]:
         """Return `energy` of the logits, which does not jump where classes change ranks."""
         return {"energy": lambda images: energy(self.logits(images), 1.0).to(images)}
+
+
+def ranks(logits: Float[Tensor, "b classes"]) -> Float[Tensor, "b classes"]:
+    """Return how many classes come before each one: those of a larger logit, and of equal ones the earlier.
+
+    Counted and not sorted: ONNX has no stable sort.
+    """
+    mine, other = logits[:, :, None], logits[:, None, :]
+    place = torch.arange(logits.shape[1], device=logits.device)
+    before = (other > mine) | ((other == mine) & (place < place[:, None]))
+    return before.sum(2).to(logits.dtype)

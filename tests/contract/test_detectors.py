@@ -37,6 +37,8 @@ from diffad.interop import (
     PyODDetector,
     PytorchOODDetector,
     SklearnDetector,
+    export,
+    export_onnx,
 )
 
 SHAPE = (1, 8, 8)
@@ -602,3 +604,38 @@ def test_a_map_with_a_constant_has_an_interval_and_keeps_to_it(detector: Detecto
         low, high = detector.map_interval(moved)
         assert (low <= upper + detector.map_lipschitz * size + 1e-12).all()
         assert (high >= lower - detector.map_lipschitz * size - 1e-12).all()
+
+
+# Their scores branch on the number of images, in our blocks of work or in the libraries below.
+FIXED_BATCH = ("patch_nn", "closed_form", "diffusion", "purified", "anomalib")
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_graph_has_the_score_and_the_gradient_of_every_detector_that_has_one(name: str) -> None:
+    detector = FACTORIES[name]().fit(TRAIN, seed=5)
+    if not detector.has_gradient:
+        with pytest.raises(InputError, match="is a black box"):
+            export(detector)
+        return
+    score = export(detector, batch=2 if name in FIXED_BATCH else None).module()
+    leaves = [torch.cat([NORMALS[:1], ANOMALIES[:1]]).requires_grad_() for _ in range(2)]
+    wanted, found = detector.score(leaves[0]), score(leaves[1])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=0)
+    wanted_gradient, gradient = torch.autograd.grad([wanted.sum(), found.sum()], leaves)
+    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DETECTORS)
+def test_an_onnx_file_has_the_score_of_every_detector_that_has_a_gradient(name: str, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    detector, path = FACTORIES[name]().fit(TRAIN, seed=5), tmp_path / "score.onnx"
+    if not detector.has_gradient:
+        with pytest.raises(InputError, match="is a black box"):
+            export_onnx(detector, path)
+        return
+    export_onnx(detector, path, batch=2 if name in FIXED_BATCH else None)
+    images = torch.cat([NORMALS[:1], ANOMALIES[:1]])
+    found = load_detector(f"onnx:{path}").fit(images).score(images)
+    torch.testing.assert_close(found, detector.score(images).detach(), rtol=1e-4, atol=0)

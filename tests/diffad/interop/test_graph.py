@@ -50,6 +50,21 @@ def test_what_is_computed_in_chunks_of_images_needs_a_fixed_batch() -> None:
     torch.testing.assert_close(score(IMAGES[:2]), detector.score(IMAGES[:2]))
 
 
+def test_the_noise_of_several_shots_is_a_constant_of_the_graph() -> None:
+    from diffad.diffusion.detector import DiffusionDetector
+    from diffad.diffusion.model import Denoiser
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = Denoiser.build((1, 8, 8), block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1)
+    detector = DiffusionDetector.from_denoiser(denoiser, (1, 8, 8), draws=1, shots=3).fit(NORMALS)
+    score = export(detector, batch=2).module()
+    first = score(IMAGES[:2])
+    torch.testing.assert_close(first, detector.score(IMAGES[:2]), rtol=1e-4, atol=0)
+    assert torch.equal(score(IMAGES[:2]), first)
+    assert "randn" not in str(export(detector, batch=1).graph)
+
+
 class Branching(PixelMean):
     """What is computed depends on the values."""
 
