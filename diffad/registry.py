@@ -18,6 +18,7 @@ DETECTORS: dict[str, str] = {
     "patch_nn": "diffad.baselines.patch_nn:PatchNN",
     "closed_form": "diffad.baselines.closed_form:ClosedForm",
     "autoencoder": "diffad.baselines.autoencoder:Autoencoder",
+    "deep_svdd": "diffad.baselines.deep_svdd:DeepSVDD",
     "lipschitz_net": "diffad.baselines.lipschitz_net:LipschitzNet",
     "generated_nn": "diffad.baselines.generated_nn:GeneratedNN",
     "diffusion": "diffad.diffusion.detector:DiffusionDetector",

@@ -103,6 +103,13 @@ class Backbone(nn.Module):
         scores: Tensor = self.network(self._prepare(images))
         return scores.to(images.dtype)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the logits by name; their numbers where the network does not say."""
+        names = self.facts.get("classes")
+        known = isinstance(names, list) and len(names) == self.classes
+        return tuple(map(str, names if known else range(self.classes)))  # type: ignore[arg-type]
+
     def lipschitz(self, image_shape: Sequence[int]) -> float | None:
         """Return a proven L2 Lipschitz constant of `features` on such images, [0, 1] pixel units; None without a proof.
 

@@ -6,7 +6,7 @@ noise (both sides), averaged over radii: deterministic, and a matter of seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,22 @@ IMAGES = 100  # validation images of each label, at most
 
 
 def fit_baseline(
-    name: str, train: Float[Tensor, "n c h w"], validation: ImageSet, radii: Sequence[float], *, seed: int = 0
+    name: str,
+    train: Float[Tensor, "n c h w"],
+    validation: ImageSet,
+    radii: Sequence[float],
+    *,
+    seed: int = 0,
+    given: Mapping[str, Any] | None = None,
 ) -> Detector:
-    """Return the fitted detector of `name`; pca and patch_nn with their best option on `validation`."""
+    """Return the fitted detector of `name`; pca and patch_nn with their best option on `validation`.
+
+    Arguments that are `given` to the constructor are not chosen.
+    """
+    arguments = dict(given or {})
+    chosen = [options for options in _options(name, train.shape) if not set(options) & set(arguments)]
     candidates = [
-        detector_class(name)(**options).fit(train, seed=seed) for options in _options(name, train.shape)
+        detector_class(name)(**arguments, **options).fit(train, seed=seed) for options in chosen or [{}]
     ]
     if len(candidates) == 1:
         return candidates[0]

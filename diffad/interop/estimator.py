@@ -62,6 +62,16 @@ class SklearnOutlierDetector:
         """Fit, and predict the same rows."""
         return self.fit(X).predict(X)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        """Say whether `fit` was called, to `sklearn.utils.validation.check_is_fitted`."""
+        return hasattr(self, "detector_")
+
+    def __sklearn_tags__(self) -> Any:
+        """Return the tags (scikit-learn 1.6 and later) by which pipelines and searches see an outlier detector."""
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type="outlier_detector", target_tags=TargetTags(required=False))
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {"detector": self.detector, "image_shape": self.image_shape, "seed": self.seed}

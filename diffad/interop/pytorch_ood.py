@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
@@ -84,7 +85,8 @@ class PytorchOODDetector(ForeignDetector):
     and stays a black box; `zarnd` is the same score with gradients. MaxSoftmax and Entropy are flat where the network
     is sure, which stops an attack on them: `msp` ranks as the former does and is not.
 
-    The class of a training image, where one is asked for, is the one that the network sees. A folder keeps the network
+    The class of a training image, where one is asked for, is the one given to `fit_labelled`; `fit` alone takes the one
+    that the network sees (`fit_info["labels_given"]` says which). A folder keeps the network
     and the features or logits of the training images; loading fits again and compares the scores of the probe.
 
     Args:
@@ -103,6 +105,7 @@ class PytorchOODDetector(ForeignDetector):
         self.has_gradient = self._kind.gradient
         self.backbone: Backbone | None = None
         self._theirs: Any = None
+        self._labels_given: tuple[str, ...] | None = None
         self.register_buffer("rows", torch.empty(0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
 
@@ -134,6 +137,22 @@ class PytorchOODDetector(ForeignDetector):
 
     # ---- fitting
 
+    def fit_labelled(self: P, train: Float[Tensor, "n c h w"], classes: Sequence[str], **options: Any) -> P:
+        """Fit on normal images with the name of the class of each; `options` as those of `fit`.
+
+        Raises:
+            InputError: unless each image has one class; of SHE also for a class that the network does not know.
+        """
+        if len(classes) != len(train):
+            raise InputError(
+                f"{self._title}: got {len(classes)} classes for {len(train)} images; need one name an image"
+            )
+        self._labels_given = tuple(str(name) for name in classes)
+        try:
+            return self.fit(train, **options)
+        finally:
+            self._labels_given = None
+
     def _prepare(self, train: Tensor, seed: int) -> None:
         self.rows, self.labels = torch.empty(0), torch.empty(0, dtype=torch.int64)
         self._theirs = None
@@ -145,7 +164,25 @@ class PytorchOODDetector(ForeignDetector):
             read = [(self._read(batch), network.logits(self._placed(batch)).argmax(1)) for batch in parts]
             self.rows = torch.cat([rows for rows, _ in read]).float()
             self.labels = torch.cat([labels for _, labels in read])
+            if self._labels_given is not None:
+                numbers = self._numbers(self._labels_given).to(self.labels)
+                self.labels = numbers.repeat(
+                    len(train) // len(numbers)
+                )  # noisy copies come round after round
+            self.fit_info["labels_given"] = int(self._labels_given is not None)
         self._fit_theirs()
+
+    def _numbers(self, classes: Sequence[str]) -> Tensor:
+        """Return the logit (n,) of each class; its place among the given ones if the network knows others."""
+        names = self._network().class_names
+        unknown = sorted(set(classes) - set(names))
+        if unknown and self.what == "SHE":
+            raise InputError(
+                f"{self._title}: compares with logits, got training images of class {', '.join(unknown)}; the network "
+                f"knows {', '.join(names)}"
+            )
+        numbered = tuple(sorted(set(classes))) if unknown else names
+        return torch.tensor([numbered.index(name) for name in classes])
 
     def _restore(self, directory: Path) -> None:
         self.backbone = load_backbone(directory / BACKBONE)

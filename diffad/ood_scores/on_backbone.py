@@ -75,10 +75,7 @@ class BackboneScore(Detector):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes of the logits by name; their numbers where the network does not say."""
-        backbone = self._network()
-        names = backbone.facts.get("classes")
-        known = isinstance(names, list) and len(names) == backbone.classes
-        return tuple(map(str, names if known else range(backbone.classes)))  # type: ignore[arg-type]
+        return self._network().class_names
 
     @abstractmethod
     def _fit_classes(self, train: Tensor) -> None:

@@ -24,6 +24,7 @@ from diffad.attacks import Material, attack
 from diffad.backbones import Backbone, ResNet
 from diffad.baselines.autoencoder import Autoencoder
 from diffad.baselines.closed_form import ClosedForm
+from diffad.baselines.deep_svdd import DeepSVDD
 from diffad.baselines.generated_nn import GeneratedNN
 from diffad.baselines.lipschitz_net import LipschitzNet
 from diffad.baselines.patch_nn import PatchNN
@@ -242,6 +243,8 @@ FACTORIES: dict[str, Callable[[], Detector]] = {
     "generated_nn": lambda: GeneratedNN(generated=40, sigmas=(1.0, 0.5)).attach(ClosedForm().fit(TRAIN)),
     "autoencoder": lambda: Autoencoder(hidden=32, code=4, steps=200),
     "autoencoder:adversarial": lambda: Autoencoder(hidden=32, code=4, steps=200, adversarial_eps=0.02),
+    "deep_svdd": lambda: DeepSVDD(width=8, code=16, steps=100),
+    "deep_svdd:soft_boundary": lambda: DeepSVDD(width=8, code=16, steps=100, nu=0.1),
     "lipschitz_net": lambda: LipschitzNet(width=32, steps=200, margin=0.5, around=4),
     "diffusion": diffusion,
     "zarnd": zarnd,

@@ -30,6 +30,7 @@ def test_keys_of_the_table() -> None:
         "patch_nn",
         "closed_form",
         "autoencoder",
+        "deep_svdd",
         "lipschitz_net",
         "generated_nn",
         "diffusion",

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import clone, is_outlier_detector
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from certify.checks import InputError
 from diffad.baselines.pixel_nn import PixelNN
@@ -37,6 +42,19 @@ def test_the_detector_given_stays_as_it_is_and_the_estimator_is_cloned() -> None
     np.testing.assert_array_equal(again.score_samples(TEST), estimator.score_samples(TEST))
     assert estimator.fit_predict(NORMALS).shape == (60,)
     assert estimator.set_params(seed=3).get_params()["seed"] == 3
+
+
+def test_scikit_learn_sees_an_outlier_detector() -> None:
+    estimator = as_sklearn(PixelNN(), (1, 4, 4))
+    assert is_outlier_detector(estimator)
+    assert get_tags(estimator).requires_fit
+    assert not get_tags(estimator).target_tags.required
+    with pytest.raises(NotFittedError):
+        check_is_fitted(estimator)
+    check_is_fitted(estimator.fit(NORMALS))
+    inside = make_pipeline(FunctionTransformer(np.sqrt), as_sklearn(PixelNN(), (1, 4, 4))).fit(NORMALS**2)
+    np.testing.assert_allclose(inside.score_samples(TEST**2), estimator.score_samples(TEST), atol=1e-6)
+    assert is_outlier_detector(inside)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -175,3 +175,27 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_ood.detector", None)  # as if it was not there
     with pytest.raises(InputError, match=r"pip install 'diffad\[interop\]'"):
         PytorchOODDetector.from_backbone(classifier(), "EnergyBased").fit(NORMALS)
+
+
+def test_given_classes_take_the_place_of_those_that_the_network_sees(theirs: Any) -> None:
+    """Class means in closed form: one class given to all images is one mean."""
+    backbone = classifier()
+    names = ["b" if place % 2 else "a" for place in range(len(NORMALS))]
+    for classes in (["a"] * len(NORMALS), names):
+        detector = PytorchOODDetector.from_backbone(classifier(), "Mahalanobis")
+        detector.fit_labelled(NORMALS, classes)
+        assert detector.fit_info["labels_given"] == 1
+        features = backbone.features(NORMALS).double()
+        means = torch.stack([features[[c == name for c in classes]].mean(0) for name in sorted(set(classes))])
+        torch.testing.assert_close(detector._theirs.mu.double(), means, rtol=1e-4, atol=1e-5)
+    seen = PytorchOODDetector.from_backbone(classifier(), "Mahalanobis").fit(NORMALS)
+    assert seen.fit_info["labels_given"] == 0
+    assert torch.equal(seen.labels, backbone.logits(NORMALS).argmax(1))
+
+
+def test_classes_that_do_not_fit_are_refused() -> None:
+    detector = PytorchOODDetector.from_backbone(classifier(), "SHE")
+    with pytest.raises(InputError, match="got 2 classes for 60 images"):
+        detector.fit_labelled(NORMALS, ["0", "1"])
+    with pytest.raises(InputError, match=r"SHE: compares with logits.*class 7; the network knows 0, 1, 2"):
+        detector.fit_labelled(NORMALS, ["7"] * len(NORMALS))
