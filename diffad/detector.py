@@ -76,6 +76,11 @@ class Detector(nn.Module, ABC):
         """Return the scores (b,) of checked images; noise None means the stored draws, if there are any."""
 
     @property
+    def row_name(self) -> str:
+        """What rows and manifests call it: `name`, and of somebody else's detector also which one it is."""
+        return self.name
+
+    @property
     def lipschitz(self) -> float | None:
         """Proven global L2 Lipschitz constant of `score`, [0, 1] pixel units; None without a proof.
 

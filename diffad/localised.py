@@ -117,7 +117,7 @@ def localisation_row(
     image = bootstrap_interval(auroc, threat.scores, labels, seed=seed, resamples=resamples, level=LEVEL)
     drawn = _resampled(ranked, labels, max_fpr, resamples, seed)
     return {
-        "detector": detector.name,
+        "detector": detector.row_name,
         "score_name": getattr(detector, "score_name", ""),
         **threat.columns,
         "normals": int((labels == 0).sum()),

@@ -207,7 +207,7 @@ def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
     if plan.sigmas:
         score_name = sum_of_levels(score_name, plan.sigmas)
     noise = None if plan.smoothing in ("none", "") else plan.sigma
-    return Subject(split.name, split.resolution, detector.name, plan.smoothing, score_name, noise)
+    return Subject(split.name, split.resolution, detector.row_name, plan.smoothing, score_name, noise)
 
 
 def score_name_of(detector: Detector, smoothing: str) -> str:

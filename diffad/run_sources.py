@@ -81,12 +81,12 @@ class RunSources:
     @property
     def main(self) -> str:
         """The name of the detector that the run is about; empty if it could not be loaded."""
-        return "" if self.detector is None else self.detector.name
+        return "" if self.detector is None else self._entry_of(self.detector)
 
     def rebuilt(self, claim: Claim) -> Rebuilt:
         """Return the smoothed detector that a claim is about, as its first row was planned."""
         name, plan = claim.subject.detector, claim.rows[0][1]
-        if self.detector is not None and self.detector.name == claim.entry:
+        if self.detector is not None and self.main == claim.entry:
             detector: Detector | None = self.detector
         elif name in BASELINES and self.split is not None:
             detector = fit_baseline(name, self.split.train.images, self.split.validation, plan.radii)
@@ -136,10 +136,15 @@ class RunSources:
         change = getattr(detector, "with_options", None)
         if change is not None:
             detector = change(**self.entry["arguments"])
-        difference = self._difference(detector, detector.name)
+        difference = self._difference(detector, self._entry_of(detector))
         if difference is not None:
             raise InputError(f"{folder}: {difference}")
         return detector
+
+    def _entry_of(self, detector: Detector) -> str:
+        """Return the detector's name in the manifest; older runs tell no models of one library apart."""
+        known = self.run.manifest["detectors"]
+        return detector.row_name if detector.row_name in known else detector.name
 
     def _difference(self, detector: Detector, entry: str) -> str | None:
         """Return why this is not the detector that was certified, under that name in the manifest, or None."""

@@ -27,6 +27,9 @@ class Subject(NamedTuple):
     def label(self) -> str:
         """Short name for legends and tables: `diffusion (l2), reference, σ = 1`, of a sum `..., σ = 0.5 + 1 + 2`."""
         score = self.score_name.partition(SUM_OF_LEVELS)[0].strip()
+        own = self.detector.partition(":")[2]  # what a foreign detector's name says already
+        if own and (score == own or score.startswith(f"{own} ")):
+            score = score.removeprefix(own).strip()
         name = self.detector if score in ("", self.detector) else f"{self.detector} ({score})"
         smoothed = self.smoothing not in ("", "none")
         return f"{name}, {self.smoothing}, σ = {self.noise}" if smoothed and self.sigma else name
@@ -68,6 +71,11 @@ def entry_name(subject: Subject, detectors: Container[str]) -> str:
     """
     beside = beside_name(subject.detector, subject.smoothing)
     return beside if beside in detectors else subject.detector
+
+
+def folder_name(entry: str) -> str:
+    """Return the name of a detector in a manifest as that of a folder: `anomalib:Patchcore` as `anomalib-Patchcore`."""
+    return entry.replace(":", "-")
 
 
 def beside_name(detector: str, smoothing: str) -> str:

@@ -23,7 +23,6 @@ from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.evidence import write_evidence
-from diffad.interop.foreign import ForeignDetector
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import Row, auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
@@ -31,6 +30,7 @@ from diffad.precision import exact_float32
 from diffad.registry import load_detector
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii, smoothing_levels
+from diffad.subject import folder_name
 from diffad.tables import format_table
 from diffad.training.launch import check_world_size
 
@@ -93,10 +93,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         f"{', '.join(f'{radius:g}' for radius in radii)}, {options.name}"
     )
     data = split.name.replace(":", "-").replace("/", "-")
-    name = (
-        f"{detector.name}-{detector.score_name}" if isinstance(detector, ForeignDetector) else detector.name
-    )
-    folder = config.output_dir or Path("runs") / f"attack-{name}-{data}"
+    folder = config.output_dir or Path("runs") / f"attack-{folder_name(detector.row_name)}-{data}"
     denoised_by = None if purifier is None else purifier.fingerprint()
     identity = {
         "detector": detector.fingerprint(),
@@ -126,7 +123,7 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
         "diffad attack",
         {**asdict(config), **chosen, "source_detectors": identity["sources"]},
         data=describe_data(split),
-        detectors={detector.name: detector.fingerprint()},
+        detectors={detector.row_name: detector.fingerprint()},
         seeds={"attack": config.seed, "evaluate": config.seed, "evidence": config.seed + 1},
         started=started,
         device=config.device,

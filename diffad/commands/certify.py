@@ -27,7 +27,7 @@ from diffad.plan import Plan, baseline_plan, default_smoothing, lipschitz_term, 
 from diffad.precision import exact_float32
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import at_sigma, load_sources
-from diffad.subject import beside_name
+from diffad.subject import beside_name, folder_name
 from diffad.training.launch import check_world_size
 
 
@@ -66,10 +66,15 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         + (f", sigma {plan.noise}, n = {plan.n}" if plan.noise else "")
     )
     conditions, sizes = certify_split(
-        detector, split, plan, store_folder=folder / "draws" / detector.name, purifier=purifier, shard=shard
+        detector,
+        split,
+        plan,
+        store_folder=folder / "draws" / folder_name(detector.row_name),
+        purifier=purifier,
+        shard=shard,
     )
     clean = conditions[0]
-    fingerprints = {detector.name: detector.fingerprint()}
+    fingerprints = {detector.row_name: detector.fingerprint()}
     if config.baselines:
         skip = set() if config.closed_form else {"closed_form"}
         if default_smoothing(detector) == plan.smoothing:
@@ -86,7 +91,7 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
             "threshold_radius": plan.threshold_radius,
             "purifier_fingerprint": None if purifier is None else purifier.fingerprint(),
             "arguments": detector.config(),
-            "lipschitz": {detector.name: lipschitz_term(detector, plan.smoothing)},
+            "lipschitz": {detector.row_name: lipschitz_term(detector, plan.smoothing)},
         },
         data=describe_data(split),
         detectors=fingerprints,
@@ -178,7 +183,12 @@ def default_folder(config: CertifyConfig, detector: Detector, split: DataSplit, 
     """Return runs/NAME, the same for the same options, so that repeating a command resumes it."""
     score = score_name_of(detector, plan.smoothing)
     words = [
-        *("certify", detector.name, split.name.replace(":", "-").replace("/", "-"), str(split.resolution)),
+        *(
+            "certify",
+            folder_name(detector.row_name),
+            split.name.replace(":", "-").replace("/", "-"),
+            str(split.resolution),
+        ),
         *([score] if score else []),
         plan.smoothing,
         *([plan.noise.replace(" ", "")] if plan.noise else []),

@@ -22,7 +22,7 @@ from diffad.metric_rows import Row
 from diffad.one_draw import format_one_draw, one_draw_rows
 from diffad.plan import Plan, baseline_plan, lipschitz_term
 from diffad.results import ROWS
-from diffad.subject import Subject
+from diffad.subject import Subject, folder_name
 
 TABLE = "one_draw.json"
 
@@ -64,7 +64,7 @@ def certify_one_draw(
     plan = replace(plan, n=config.one_draw)
     folder = config.output_dir or Path("runs") / "-".join(
         [
-            *("one_draw", detector.name, split.name.replace(":", "-").replace("/", "-")),
+            *("one_draw", folder_name(detector.row_name), split.name.replace(":", "-").replace("/", "-")),
             *(plan.smoothing, plan.noise, f"{plan.n}", f"seed={plan.seed}"),
             *([] if config.limit is None else [str(config.limit)]),
         ]
@@ -82,7 +82,14 @@ def certify_one_draw(
         (baseline,) = fit_baselines(split, plan.radii, only={"closed_form"})
         chosen.append((baseline, baseline_plan(baseline, plan), None))
     tables = [
-        one_draw_rows(one, split, own, store_folder=folder / "draws" / one.name, purifier=other, shard=shard)
+        one_draw_rows(
+            one,
+            split,
+            own,
+            store_folder=folder / "draws" / folder_name(one.row_name),
+            purifier=other,
+            shard=shard,
+        )
         for one, own, other in chosen
     ]
     if shard is not None and shard.rank > 0:
@@ -92,10 +99,10 @@ def certify_one_draw(
         {
             **asdict(config),
             **{"smoothing": plan.smoothing, "sigma": plan.sigma, "arguments": detector.config()},
-            "lipschitz": {one.name: lipschitz_term(one, own.smoothing) for one, own, _ in chosen},
+            "lipschitz": {one.row_name: lipschitz_term(one, own.smoothing) for one, own, _ in chosen},
         },
         data=describe_data(split),
-        detectors={one.name: one.fingerprint() for one, _, _ in chosen},
+        detectors={one.row_name: one.fingerprint() for one, _, _ in chosen},
         seeds={"certify": plan.seed},
         started=started,
         device=plan.device,

@@ -120,7 +120,7 @@ def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
                 "purifier_fingerprint": loaded.purifier,
             },
             data={**data, "resolution": shape[1], "channels": shape[0]},
-            detectors={loaded.detector.name: loaded.detector.fingerprint()},
+            detectors={loaded.detector.row_name: loaded.detector.fingerprint()},
             seeds={"predict": rule.seed, "calibrate": CALIBRATION_SEED},
             started=started,
             device=config.device,

@@ -26,7 +26,7 @@ def as_text(
     """Return the results as `kind` says: a `table`, `csv`, or one `json` object."""
     if kind == "json":
         found = {
-            "detector": loaded.detector.name,
+            "detector": loaded.detector.row_name,
             "smoothing": loaded.smoothed.smoothing,
             "sigma": loaded.smoothed.sigma,
             "threshold": loaded.smoothed.threshold_,

@@ -108,7 +108,7 @@ def sweep(config: SweepConfig, argv: Sequence[str]) -> list[Choice]:
         "certify sweep",
         asdict(config),
         data=describe_data(split),
-        detectors={detector.name: detector.fingerprint()},
+        detectors={detector.row_name: detector.fingerprint()},
         seeds={"select": grid.seed},
         started=started,
         device=config.device,

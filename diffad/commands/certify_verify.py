@@ -25,6 +25,7 @@ from diffad.redraw import check_redraw
 from diffad.results import read_run
 from diffad.run_sources import Rebuilt, RunSources
 from diffad.runs import Run
+from diffad.subject import folder_name
 from diffad.verification import Check, check_bounds, check_deterministic, check_options, check_tables
 from diffad.verified_images import check_exact_threshold, check_images, check_threshold
 
@@ -152,7 +153,7 @@ def _checks_under_noise(
         reason = "is a sum over noise levels, which verify does not derive again yet"
         yield Check(f"draws of {claim.name}", "not checked", reason)
         return
-    folder = run.folder / "draws" / claim.entry
+    folder = run.folder / "draws" / folder_name(claim.entry)
     store, calibration = open_store(folder), open_store(folder / "calibrate")
     if store is None:
         for what in ("options", "bounds", "redraw"):

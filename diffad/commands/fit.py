@@ -13,10 +13,10 @@ from diffad.commands.fit_options import OWNERS, FitConfig
 from diffad.commands.fit_ways import FITS, fitted
 from diffad.config import parse_config
 from diffad.detector import allowed_quantile
-from diffad.interop.foreign import ForeignDetector
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.precision import exact_float32
 from diffad.sources import with_ood_probes
+from diffad.subject import folder_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,16 +54,13 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     split, detector = FITS.get(config.detector, fitted)(config)
     detector.calibrate(split.calibration.images, quantile=allowed_quantile(len(split.calibration)))
     split = with_ood_probes(detector, split, config.device)
-    name = (
-        f"{detector.name}-{detector.score_name}" if isinstance(detector, ForeignDetector) else detector.name
-    )
-    folder = config.output_dir or f"runs/{name}"
+    folder = config.output_dir or f"runs/{folder_name(detector.row_name)}"
     detector.save_pretrained(folder)
     manifest = build_manifest(
         "diffad fit",
         asdict(config),
         data=describe_data(split),
-        detectors={detector.name: detector.fingerprint()},
+        detectors={detector.row_name: detector.fingerprint()},
         seeds={"fit": config.seed},
         started=started,
         argv=["diffad", "fit", *argv],

@@ -24,6 +24,7 @@ from diffad.metric_rows import Row
 from diffad.precision import exact_float32
 from diffad.results import MANIFEST
 from diffad.sources import SourceOptions, load_sources, parse_radii
+from diffad.subject import folder_name
 from diffad.tables import HALF, NOTHING, radius_text
 
 TABLE = "localisation.json"
@@ -75,7 +76,7 @@ def localise(config: LocaliseConfig, argv: Sequence[str]) -> Path:
         detector, split, attack=config.attack, radii=radii, batch_size=config.batch_size, device=config.device
     )
     folder = config.output_dir or Path("runs") / "-".join(
-        ["localise", detector.name, split.name.replace(":", "-").replace("/", "-")]
+        ["localise", folder_name(detector.row_name), split.name.replace(":", "-").replace("/", "-")]
     )
     options: dict[str, Any] = {"max_fpr": config.max_fpr, "resamples": config.resamples, "seed": config.seed}
     rows = [localisation_row(detector, split.test, case, **options) for case in cases]
@@ -83,14 +84,14 @@ def localise(config: LocaliseConfig, argv: Sequence[str]) -> Path:
         "diffad localise",
         {**asdict(config), "arguments": detector.config()},
         data=describe_data(split),
-        detectors={detector.name: detector.fingerprint()},
+        detectors={detector.row_name: detector.fingerprint()},
         seeds={"bootstrap": config.seed},
         started=started,
         device=config.device,
         argv=["diffad", "localise", *argv],
     )
     write_rows(folder, manifest, rows)
-    picture = folder / f"{detector.name}.png"
+    picture = folder / f"{folder_name(detector.row_name)}.png"
     seen = {title_of(case.columns): case.maps for case in cases if case.columns["condition"] != "certified"}
     write_bytes(picture, draw(split.test, seen))
     print(json.dumps({"folder": str(folder), "localisation": rows}) if config.json else format_rows(rows))

@@ -55,6 +55,11 @@ class ForeignDetector(Detector):
         """What is scored, as rows and folders name it."""
         return self.what.replace(":", ".").replace("/", ".")
 
+    @property
+    def row_name(self) -> str:
+        """Adapter and score, such as `anomalib:Patchcore`: two models of a library are two rows of a run folder."""
+        return f"{self.name}:{self.score_name}"
+
     @abstractmethod
     def _prepare(self, train: Tensor, seed: int) -> None:
         """Fit, open or import what computes the scores."""

@@ -199,7 +199,7 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
     $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o
     $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --method square --steps 200 "${attacked[@]}"
   done
-  d=anomalib:Padim,weights=random # a folder of its own: both are called anomalib
+  d=anomalib:Padim,weights=random # with less, in a folder of its own
   $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o-padim
   $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --curve 0.1,0.25 --n 200 --eot 4 --steps 10 \
     --batch_size 50 --checks none --output_dir $o-padim

@@ -32,8 +32,8 @@ MODULE = "def brightness(images):\n    return images.mean((1, 2, 3))\n"
 @pytest.mark.parametrize(
     ("detector", "attack", "label"),
     [
-        ("scores_for_cli:brightness", ["--steps", "2", "--eot", "2"], "callable (scores_for_cli.brightness)"),
-        ("sklearn:OneClassSVM,nu=0.1", ["--method", "square", "--steps", "4"], "sklearn (OneClassSVM)"),
+        ("scores_for_cli:brightness", ["--steps", "2", "--eot", "2"], "callable:scores_for_cli.brightness"),
+        ("sklearn:OneClassSVM,nu=0.1", ["--method", "square", "--steps", "4"], "sklearn:OneClassSVM"),
     ],
 )
 def test_a_foreign_detector_is_certified_attacked_and_compared(

@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from diffad.subject import Subject, beside_name, entry_name, number_text, sum_of_levels
+from diffad.baselines.pixel_nn import PixelNN
+from diffad.interop import SklearnDetector
+from diffad.subject import (
+    Subject,
+    beside_name,
+    entry_name,
+    folder_name,
+    number_text,
+    sum_of_levels,
+)
 
 
 def test_a_sum_of_levels_is_named_by_its_score_and_read_back() -> None:
@@ -33,3 +42,15 @@ def test_a_network_free_row_beside_its_own_detector_has_an_entry_of_its_own() ->
     assert [entry_name(subject, both) for subject in (plain, noisy)] == ["pca, none", "pca"]
     assert entry_name(plain._replace(smoothing=""), both) == "pca, none"  # the same score, attacked
     assert [entry_name(subject, {"pca": "one"}) for subject in (plain, noisy)] == ["pca", "pca"]
+
+
+def test_two_models_of_one_library_are_two_rows_and_name_their_model_once() -> None:
+    foreign = Subject("digits:8", 8, "anomalib:Patchcore", "none", "Patchcore", None)
+    assert foreign.label == "anomalib:Patchcore"
+    noisy = foreign._replace(score_name="Patchcore fit_sigma=0.15", smoothing="input", sigma=0.15)
+    assert noisy.label == "anomalib:Patchcore (fit_sigma=0.15), input, σ = 0.15"
+    recorded = foreign._replace(detector="anomalib")  # by versions that named the library alone
+    assert recorded.label == "anomalib (Patchcore)"
+    assert folder_name(foreign.detector) == "anomalib-Patchcore"
+    assert SklearnDetector("IsolationForest").row_name == "sklearn:IsolationForest"
+    assert PixelNN().row_name == "pixel_nn"
