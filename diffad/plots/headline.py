@@ -18,6 +18,9 @@ from diffad.runs import NETWORK_FREE, Run, join_runs
 from diffad.tables import HALF, find, strength, subject_of
 
 FEW = 4  # curves that can all be shaded
+BESIDE = 10  # more curves than these have their legend beside the axes
+WIDTH, LINE, CHARACTER = 6.4, 0.24, 0.067  # inches: of the axes, a line of the legend, a character in it
+MARKERS = ("o", "s", "^")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def gap(curve: Curve) -> tuple[FloatArray, FloatArray, FloatArray]:
 def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) -> Any:
     """Certified and attacked AUROC against the L2 radius, one colour a subject, the gap shaded.
 
-    With more than `FEW` curves only those of trained networks are shaded, and the others are drawn thin.
+    With more than `FEW` curves only those of trained networks are shaded, and the others are drawn thin; with more than
+    `BESIDE` none is shaded, and the legend stands beside the axes.
     """
     series = curves(runs, side)
     if not any(len(curve.certified[0]) or len(curve.attacked[0]) for curve in series):
@@ -101,24 +105,49 @@ def headline(runs: Sequence[Run], *, side: Side = "both", theme: Theme = LIGHT) 
     learnt = [curve for curve in series if curve.subject.detector not in NETWORK_FREE]
     bold = learnt if learnt and len(series) > FEW else series
     with style(theme):
-        figure, axes = new_figure(6.4, 4.6 + 0.22 * ((len(series) + 1) // 2))
+        beside = len(series) > BESIDE
+        columns = 1 if beside or 2 * legend_width(series) > WIDTH else 2
+        height = 4.6 if beside else 4.6 + LINE * -(-len(series) // columns)
+        figure, axes = new_figure(
+            WIDTH + legend_width(series) * beside, max(height, 0.8 + LINE * len(series) * beside)
+        )
         for number, curve in reversed(list(enumerate(series))):
-            _draw_curve(axes, curve, theme.series[number % len(theme.series)], theme, bold=curve in bold)
+            _draw_curve(
+                axes,
+                curve,
+                theme.series[number % len(theme.series)],
+                theme,
+                bold=curve in bold,
+                shaded=curve in bold and not beside,
+                marker=_marker(number, theme),
+            )
         draw_half(axes, theme)
         right = max(float(r.max()) for c in series for r in (c.certified[0], c.attacked[0]) if len(r)) or 1.0
         axes.set(xlim=(-0.02 * right, 1.03 * right), ylim=(-0.02, 1.03))
         axes.set_xlabel("L2 size of the attack on each image (pixel values in [0, 1])")
         axes.set_ylabel("AUROC" if side == "both" else f"AUROC, side {side} attacked")
-        _headline_legends(figure, series, theme)
+        _headline_legends(figure, series, theme, columns, beside=beside)
     return figure
 
 
-def _draw_curve(axes: Any, curve: Curve, colour: str, theme: Theme, *, bold: bool) -> None:
+def legend_width(series: Sequence[Curve]) -> float:
+    """Return about how wide one column of the legend is, in inches."""
+    return 0.5 + CHARACTER * max(len(curve.label) for curve in series)
+
+
+def _marker(number: int, theme: Theme) -> str:
+    """Return the mark of a curve: where there are more curves than colours, a colour comes back with another mark."""
+    return MARKERS[number // len(theme.series) % len(MARKERS)]
+
+
+def _draw_curve(
+    axes: Any, curve: Curve, colour: str, theme: Theme, *, bold: bool, shaded: bool, marker: str
+) -> None:
     width, size = (2.0, 4.0) if bold else (1.1, 2.5)
-    if bold:
+    if shaded:
         radii, low, high = gap(curve)
         axes.fill_between(radii, low, high, color=colour, alpha=0.12, linewidth=0)
-    axes.plot(*curve.certified, color=colour, linewidth=width, marker="o", markersize=size, zorder=3)
+    axes.plot(*curve.certified, color=colour, linewidth=width, marker=marker, markersize=size, zorder=3)
     dashed: dict[str, Any] = {"linestyle": (0, (4, 2)), "marker": "v", "markersize": size + 0.5}
     axes.plot(*curve.attacked, color=colour, linewidth=0.8 * width, **dashed)
     if curve.clean is not None:
@@ -141,28 +170,41 @@ def draw_half(axes: Any, theme: Theme) -> None:
     )
 
 
-def _headline_legends(figure: Any, series: list[Curve], theme: Theme) -> None:
-    """One legend for who (colour, above the axes) and one for what (line style, below)."""
+def _headline_legends(figure: Any, series: list[Curve], theme: Theme, columns: int, *, beside: bool) -> None:
+    """One legend for who (colour, above the axes or beside them) and one for what (line style, below)."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     who = [
-        Line2D([], [], color=theme.series[i % len(theme.series)], linewidth=3.5, label=curve.label)
+        Line2D(
+            [],
+            [],
+            color=theme.series[i % len(theme.series)],
+            linewidth=3.5,
+            label=curve.label,
+            marker=_marker(i, theme) if i >= len(theme.series) else "",
+            markersize=8,
+        )
         for i, curve in enumerate(series)
     ]
-    figure.legend(handles=who, loc="outside upper left", ncols=2, columnspacing=1.8, handlelength=1.2)
+    place = "outside right upper" if beside else "outside upper left"
+    figure.legend(handles=who, loc=place, ncols=columns, columnspacing=1.8, handlelength=1.2)
     certified = Line2D([], [], color=theme.muted, marker="o", markersize=4, linewidth=2.0)
     attacked = Line2D([], [], color=theme.muted, marker="v", markersize=4.5, linestyle=(0, (4, 2)))
     unknown = Patch(color=theme.muted, alpha=0.25, linewidth=0)
     clean = Line2D([], [], color=theme.muted, marker="D", linestyle="")
+    shown = [attacked, certified, clean, unknown]
+    words = [
+        "attacked: the truth is at most this",
+        "certified: the truth is at least this",
+        "clean",
+        "not known",
+    ]
+    if beside:  # where nothing is shaded
+        shown, words = shown[:3], words[:3]
     figure.legend(
-        [attacked, certified, clean, unknown],
-        [
-            "attacked: the truth is at most this",
-            "certified: the truth is at least this",
-            "clean",
-            "not known",
-        ],
+        shown,
+        words,
         loc="outside lower center",
         ncols=2,
         columnspacing=1.8,

@@ -61,6 +61,23 @@ def test_many_curves_shade_the_trained_ones_only(run, tmp_path, synthetic):
     assert len(headline([*others, run]).axes[0].collections) == 1
 
 
+def test_a_legend_of_many_rows_stands_beside_the_axes_and_inside_the_figure(run, tmp_path, synthetic):
+    others = [
+        synthetic.run(tmp_path / f"{i}", detector=f"callable:my_scores.number_{i}", smoothing="input")
+        for i in range(13)
+    ]
+    figure = headline([*others, run])
+    figure.draw_without_rendering()
+    (width, height), axes = figure.get_size_inches() * figure.dpi, figure.axes[0].get_window_extent()
+    boxes = [legend.get_window_extent() for legend in figure.legends]
+    assert all(0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height for box in boxes)
+    assert boxes[0].x0 > axes.x1  # who, beside
+    assert boxes[1].y1 < axes.y0  # what, below
+    assert axes.width > 4 * figure.dpi
+    lines = figure.legends[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 14
+
+
 @pytest.mark.parametrize(
     "draw", [lambda run: headline([run]), lambda run: distributions(run, run.subjects[0])]
 )
