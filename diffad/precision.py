@@ -9,6 +9,20 @@ import torch
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread, then on as many as before: a decomposition has other bits on other numbers of them.
+
+    Not for several Python threads at once.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def exact_float32() -> Iterator[None]:
     """Compute float32 convolutions in float32 and repeatably; also a decorator, worn by the commands that judge scores.
 

@@ -25,6 +25,7 @@ from diffad.neighbours import (
     random_choice,
     search_error,
 )
+from diffad.precision import one_thread
 from diffad.rounding import contraction, enclose, gamma
 
 SELECTIONS = ("random", "k_centre")
@@ -108,8 +109,11 @@ class PatchNN(Detector):
                 raise InputError(
                     f"patch_nn: got n_components = {self.n_components}, patches have {len(basis)} dimensions"
                 )
-            covariance = torch.cov((patches.double() @ basis.T).T, correction=0).view(len(basis), len(basis))
-            _, vectors = torch.linalg.eigh(covariance)
+            with one_thread():  # the fingerprint then is the same whatever the number of threads
+                covariance = torch.cov((patches.double() @ basis.T).T, correction=0).view(
+                    len(basis), len(basis)
+                )
+                _, vectors = torch.linalg.eigh(covariance)
             basis = vectors.flip(1)[:, : self.n_components].T @ basis
         if not self.remove_mean and self.n_components is None:
             return basis[:0].flatten()

@@ -9,6 +9,7 @@ from torch import Tensor
 from certify.checks import InputError, check_probability
 from certify.types import FloatArray
 from diffad.detector import Detector
+from diffad.precision import one_thread
 from diffad.rounding import enclose, gamma
 
 
@@ -48,8 +49,9 @@ class PCA(Detector):
             raise InputError(
                 f"pca: got n_components = {self.n_components} for {pixels} pixels, need fewer than pixels"
             )
-        self.mean = points.mean(0, keepdim=True)
-        _, singular, rows = torch.linalg.svd(points - self.mean, full_matrices=False)
+        with one_thread():  # the fingerprint then is the same whatever the number of threads
+            self.mean = points.mean(0, keepdim=True)
+            _, singular, rows = torch.linalg.svd(points - self.mean, full_matrices=False)
         count = self.n_components
         if count is None:
             explained = singular.square().cumsum(0) / singular.square().sum().clamp(min=1e-300)

@@ -73,3 +73,16 @@ def test_too_many_components_are_refused() -> None:
         PCA(n_components=39).fit(TRAIN[:39])
     with pytest.raises(InputError, match="fewer than pixels"):
         PCA(n_components=20).fit(TRAIN)
+
+
+def test_the_fingerprint_is_that_of_one_thread() -> None:
+    images = torch.rand(60, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    before, found = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.add(PCA(10).fit(images).fingerprint())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
