@@ -10,6 +10,7 @@ from paper_repro.published.table import (
     Line,
     Row,
     Table,
+    certified,
     expected,
     holds,
     mean,
@@ -40,7 +41,7 @@ STEPS = (
 def tables() -> list[Table]:
     """Return the published figures beside our rows."""
     rows = [row for row in summary(PAPER, PRESET)["rows"] if row["problem"] == PROBLEM]
-    return [robust(rows), ablations(rows), certified(rows)]
+    return [robust(rows), ablations(rows), certificates(rows)]
 
 
 def attacked(rows: Sequence[Row], experiment: str, variant: str, **where: str) -> float | None:
@@ -121,7 +122,7 @@ def ablations(rows: Sequence[Row]) -> Table:
     return Table("AdvRAD: what the detector's parts do, both sides attacked", tuple(lines))
 
 
-def certified(rows: Sequence[Row]) -> Table:
+def certificates(rows: Sequence[Row]) -> Table:
     """Return the certified AUROC at the published radius, every way, beside the network-free rows."""
     ((radius, value),) = expected(PAPER)["certified_grid"].items()
     where = {"condition": "certified", "side": "both", "radius": radius}
@@ -139,7 +140,5 @@ def certified(rows: Sequence[Row]) -> Table:
             shown = "no network" if name != "diffusion" else way
             verdict = "nothing certified" if ours <= 0.5 else "certified above a constant score"
             label = name if name != "diffusion" else f"diffusion, {way}"
-            lines.append(
-                Line(label, ABSENT, f"{int(ours * 1000) / 1000:.3f}", f"{conditions}; {shown}", verdict)
-            )
+            lines.append(Line(label, ABSENT, certified(ours), f"{conditions}; {shown}", verdict))
     return Table(f"AdvRAD: certified AUROC at L2 {radius:g}, both sides attacked", tuple(lines))

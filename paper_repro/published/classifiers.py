@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import norm
 
 from paper_repro.papers import command
-from paper_repro.published.table import Line, Table, expected, folder, holds, number
+from paper_repro.published.table import Line, Table, certified, expected, folder, holds
 
 PRESET = "cpu"
 DATA = "digits, ten classes at 16 x 16, a small network"
@@ -39,7 +39,7 @@ def cohen() -> list[Table]:
         ours, sigma = best["certified"][str(float(radius))], best["options"]["sigma"]
         verdict = "easier images: above" if ours > value else "below"
         lines.append(
-            Line(f"L2 {radius:g}", f"{value:g}", f"{number(ours)} (σ {sigma:g})", conditions, verdict)
+            Line(f"L2 {radius:g}", f"{value:g}", f"{certified(ours)} (σ {sigma:g})", conditions, verdict)
         )
     found.sort(key=lambda level: level["options"]["sigma"])
     clean = [level["certified"]["0.0"] for level in found]
@@ -52,7 +52,7 @@ def cohen() -> list[Table]:
         if float(radius) > limit
     ]
     falls, grows = clean == sorted(clean, reverse=True), far == sorted(far)
-    shown = [", ".join(number(value) for value in values) for values in (clean, far)]
+    shown = [", ".join(certified(value) for value in values) for values in (clean, far)]
     sigmas = ", ".join(f"{level['options']['sigma']:g}" for level in found)
     for name, holding, ours, words in (
         ("accuracy falls as σ grows", falls, shown[0], f"σ {sigmas}"),
@@ -82,7 +82,7 @@ def carlini() -> list[Table]:
         denoised = [level for level in found if level["options"]["row"] == "denoised"]
         best = max((level["certified"][str(float(radius))] for level in denoised), default=None)
         lines.append(
-            Line(f"L2 {radius:g}", f"{value:g}", number(best), conditions, "other images: no target")
+            Line(f"L2 {radius:g}", f"{value:g}", certified(best), conditions, "other images: no target")
         )
     for sigma in sorted({level["options"]["sigma"] for level in found}):
         own = {
@@ -91,7 +91,7 @@ def carlini() -> list[Table]:
             if level["options"]["sigma"] == sigma
         }
         if len(own) == 3:
-            ours = ", ".join(f"{name} {number(value)}" for name, value in own.items())
+            ours = ", ".join(f"{name} {certified(value)}" for name, value in own.items())
             far = holds(own["denoised"] > own["plain"], "far more than alone")
             level = holds(
                 own["denoised"] >= own["noise-trained"], "at least as much as one trained with noise"

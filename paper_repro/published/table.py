@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from certify import floor_text
 from paper_repro.papers import HERE, command
 
 Row = dict[str, Any]
@@ -75,6 +76,11 @@ def mean(rows: Iterable[Row], **where: Any) -> float | None:
 def number(value: float | None) -> str:
     """Return an AUROC with three digits after the point."""
     return ABSENT if value is None else f"{value:.3f}"
+
+
+def certified(value: float | None) -> str:
+    """Return a certified value, floored: it is a lower bound."""
+    return ABSENT if value is None else floor_text(value)
 
 
 def percent(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from recorded import Row, agreed, check, load, matches, mean, paper_rows, spread
 from tracing import Cell, Claim, Floor, Source, Table, Text, read
 
-PAGES = {name: f"paper_repro/{name}/README.md" for name in ("advrad", "cohen2019", "zarnd")}
+PAGES = {name: f"paper_repro/{name}/README.md" for name in ("advrad", "carlini2022", "cohen2019", "zarnd")}
 
 
 def text(page: str, quoted: str, *values: Source) -> Text:
@@ -158,14 +158,24 @@ ZARND_CLAIMS: list[Claim] = [
 
 
 def of_classifiers(cell: Cell) -> list[tuple[Source, ...]]:
-    sigma = float(cell.row)
-    level = load(f"paper_repro/cohen2019/results/cpu/sigma-{sigma:g}.json")
+    return level_value("cohen2019", f"sigma-{float(cell.row):g}", cell)
+
+
+def of_denoised(cell: Cell) -> list[tuple[Source, ...]]:
+    network, sigma = cell.row.split(", ")
+    return level_value("carlini2022", f"{network}-{float(sigma):g}", cell)
+
+
+def level_value(paper: str, level_name: str, cell: Cell) -> list[tuple[Source, ...]]:
+    level = load(f"paper_repro/{paper}/results/cpu/{level_name}.json")
     values = {float(radius): value for radius, value in level[cell.kind].items()}
-    return [(values[cell.radius],)]
+    value = values[cell.radius]
+    return [(Floor(value) if cell.kind == "certified" else value,)]
 
 
 CLAIMS: list[Claim] = [
     *ADVRAD_CLAIMS,
     *ZARND_CLAIMS,
     Table(PAGES["cohen2019"], "## Recorded: digits", of_classifiers),
+    Table(PAGES["carlini2022"], "## Recorded: digits", of_denoised),
 ]
