@@ -9,7 +9,7 @@ from dataclasses import asdict
 from certify import console
 from certify.checks import InputError
 from certify.files import write_json
-from diffad.commands.fit_options import OWNERS, FitConfig
+from diffad.commands.fit_options import OWNERS, FitConfig, given_options
 from diffad.commands.fit_ways import FITS, fitted
 from diffad.config import parse_config
 from diffad.detector import allowed_quantile
@@ -40,10 +40,10 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
         raise InputError(
             "--detector: atd is trained, by accelerate launch -m diffad.atd.train --config configs/atd/digits.yaml"
         )
-    for option, owners in OWNERS.items():
-        if getattr(config, option) not in (None, False) and config.detector not in owners:
+    for option in given_options(config):
+        if config.detector not in OWNERS[option]:
             raise InputError(
-                f"--{option}: {config.detector} takes none; use --detector {' or '.join(owners)}"
+                f"--{option}: {config.detector} takes none; use --detector {' or '.join(OWNERS[option])}"
             )
     if config.device != "cpu" and config.detector not in OWNERS["backbone"]:
         raise InputError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 # The scores of a classifier, and which options of `fit` each takes.
 SCORES: dict[str, tuple[str, ...]] = {
@@ -13,11 +14,17 @@ SCORES: dict[str, tuple[str, ...]] = {
     "relative_mahalanobis": ("ridge",),
     "openmax": ("tail_size", "top_classes"),
 }
-# Options that only these detectors take; others refuse a value of their own.
+# Options that only these detectors take; others refuse every value but the default.
 OWNERS: dict[str, tuple[str, ...]] = {
-    "generator": ("generated_nn",),
+    **dict.fromkeys(("generator", "generated", "generator_sigmas"), ("generated_nn",)),
     "backbone": ("zarnd", *SCORES),
-    "network": ("cobra",),
+    **dict.fromkeys(("k", "normalize", "squared", "layers", "index"), ("zarnd",)),
+    **dict.fromkeys(("network", "cobra_score", "embedding"), ("cobra",)),
+    **dict.fromkeys(("adversarial_eps", "adversarial_norm"), ("autoencoder",)),
+    **{
+        option: tuple(score for score, options in SCORES.items() if option in options)
+        for option in dict.fromkeys(one for options in SCORES.values() for one in options)
+    },
     "n_components": ("pca", "patch_nn"),
     "patch_size": ("patch_nn",),
     "stride": ("patch_nn",),
@@ -104,3 +111,10 @@ class FitConfig:
     """Of the fit and, without a generator, of the split."""
     output_dir: str | None = None
     """None: runs/DETECTOR."""
+
+
+def given_options(config: FitConfig) -> dict[str, Any]:
+    """Return the options of `OWNERS` whose value is not the default."""
+    defaults = {field.name: field.default for field in fields(FitConfig)}
+    values = {option: getattr(config, option) for option in OWNERS}
+    return {option: value for option, value in values.items() if value != defaults[option]}

@@ -42,6 +42,13 @@ def test_a_given_number_of_components_is_not_chosen(tmp_path: Path) -> None:
         ("pixel_nn", ["--patch_size", "3"], "patch_nn"),
         ("pca", ["--remove_mean"], "patch_nn"),
         ("autoencoder", ["--nu", "0.1"], "deep_svdd"),
+        ("pixel_nn", ["--nu", "0"], "deep_svdd"),
+        ("pixel_nn", ["--k", "5"], "zarnd"),
+        ("msp", ["--temperature", "2"], "energy"),
+        ("energy", ["--ridge", "0.1"], "mahalanobis or relative_mahalanobis"),
+        ("pca", ["--adversarial_eps", "8/255"], "autoencoder"),
+        ("zarnd", ["--cobra_score", "sum"], "cobra"),
+        ("pixel_nn", ["--generated", "50"], "generated_nn"),
     ],
 )
 def test_an_option_of_another_detector_is_refused(
