@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from itertools import groupby
 from urllib.parse import quote
 
 from diffad import page
@@ -80,18 +80,21 @@ def _choice(label: str, name: str, options: dict[str, str], every: str, chosen: 
 
 
 def _anchors(boards: Iterable[Board]) -> list[str]:
-    """A name in the page for each board, by data set, resolution and fingerprint."""
-    return [
-        re.sub(r"[^a-z0-9]+", "-", f"{one.name}-{one.resolution}px-{one.fingerprint[:8]}".lower()).strip("-")
-        for one in boards
-    ]
+    """A name in the page for each board, by data set, resolution and fingerprint, of several images by number."""
+    names: list[str] = []
+    for one in boards:
+        about = f"{one.name}-{one.resolution}px-{one.fingerprint[:8]}".lower()
+        name = re.sub(r"[^a-z0-9]+", "-", about).strip("-")
+        candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        names.append(next(one for one in candidates if one not in names))
+    return names
 
 
 def _board(board: Board, name: str, anchors: dict[str, str]) -> str:
     title = escape(board.title.replace(" x ", " × "))
     about = escape(words.about(board))
     head = "".join(_head(column, kind) for column, kind in COLUMNS.items())
-    groups = groupby(board.entries, key=lambda entry: (entry.norm, entry.side, entry.radius))
+    groups = itertools.groupby(board.entries, key=lambda entry: (entry.norm, entry.side, entry.radius))
     bodies = "\n".join(_group(list(entries), anchors) for _, entries in groups)
     return (
         f'<div class="board" id="{name}" data-set="{escape(board.name)}"><h2>{title}</h2>{ranges_html(board)}'

@@ -202,3 +202,12 @@ def test_a_failed_check_takes_the_number_away(folders) -> None:
     )
     assert row[0] == "pixel_nn (l2)"
     assert "| not converged (black box) | - |" in leaderboard_markdown(board)
+
+
+def test_every_name_in_the_page_is_there_once(folders) -> None:
+    """The same data of which other images were scored are a board of their own, under a name of its own."""
+    folders.write("all")
+    folders.write("some", change=lambda one: one.take(one.images.index[:25]))
+    page = Page(leaderboard_html(folders.board()))
+    names = [attributes["id"] for _, attributes, _ in page.seen if "id" in attributes]
+    assert len(names) == len(set(names)) == 4
