@@ -111,11 +111,11 @@ def _read(folder: Path, base: Path) -> Record:
 
 
 def _name(folder: Path, base: Path) -> str:
-    """The way from the page to the folder, with slashes; on another drive, where there is none, its last name."""
+    """The way from the page to the folder, with slashes; on another drive, where there is none, its whole path."""
     try:
         return Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()
     except ValueError:
-        return folder.name
+        return folder.resolve().as_posix()
 
 
 def by_time(record: Record) -> tuple[str, str]:

@@ -48,6 +48,16 @@ def test_a_run_outside_of_any_checkout_has_no_commit(folders) -> None:
     assert record.version == ""
 
 
+def test_folders_on_another_drive_are_known_by_their_whole_paths(folders, monkeypatch) -> None:
+    def refuse(*_: object) -> str:
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    runs = [folders.write("one/run"), folders.write("two/run")]
+    monkeypatch.setattr("os.path.relpath", refuse)
+    found, _ = read_records([folders.root], folders.root)
+    assert [record.name for record in found] == [run.folder.resolve().as_posix() for run in runs]
+
+
 def test_what_is_no_run_folder_is_left_out_by_name(folders) -> None:
     folders.write("one")
     (folders.root / "empty").mkdir()
