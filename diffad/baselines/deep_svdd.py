@@ -113,12 +113,13 @@ class DeepSVDD(Detector):
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-        if not bool(torch.isfinite(loss)):
-            raise InputError(
-                f"deep_svdd: the loss became {float(loss)}; lower learning_rate = {self.learning_rate}"
-            )
         for name in names:
             setattr(self, name, getattr(self, name).detach())
+        last = self._score(normals[: self.batch_size], None)  # by the weights after the last step
+        if not bool(torch.isfinite(last).all()):
+            raise InputError(
+                f"deep_svdd: the scores became NaN or infinity; lower learning_rate = {self.learning_rate}"
+            )
 
     def _draw_weights(self, generator: torch.Generator, device: torch.device) -> None:
         """Set normal weights that keep the size of what goes through (He et al., 2015), drawn on the CPU."""

@@ -104,6 +104,8 @@ def test_what_cannot_be_trained_is_refused(split: DataSplit) -> None:
         DeepSVDD().fit(split.train.images[..., :3])
     with pytest.raises(InputError, match="lower learning_rate"):
         DeepSVDD(steps=20, learning_rate=1e30).fit(split.train.images)
+    with pytest.raises(InputError, match="lower learning_rate"):  # the loss before the only step is finite
+        DeepSVDD(steps=1, learning_rate=1e30).fit(split.train.images)
 
 
 def test_it_is_fitted_from_the_shell(tmp_path: Path) -> None:
