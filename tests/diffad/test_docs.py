@@ -79,3 +79,9 @@ def test_the_auroc_of_parts_is_that_of_all_their_intervals() -> None:
     assert whole([folder], "pixel_nn", 0.25) == pytest.approx(recorded)  # type: ignore[operator]
     twice = whole([folder, folder], "pixel_nn", 0.25)  # type: ignore[operator]
     assert twice == pytest.approx(recorded)  # every pair four times
+    for folders, detector in (
+        ([folder, DOCS / "results" / "mnist16-8"], "pixel_nn"),  # two banks under one name
+        ([folder], "zarnd"),
+    ):
+        with pytest.raises(ValueError, match=r"2 different detectors|not enough values"):
+            whole(folders, detector, 0.25)  # type: ignore[operator]
