@@ -63,16 +63,23 @@ def fitted_autoencoder(config: FitConfig) -> tuple[DataSplit, Detector]:
 
 def fitted_in_front(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data that the folder named within a foreign name was trained on, and the detector on them."""
-    options = DataOptions(
-        detector=config.detector,
+    options = _as_trained(config, config.detector)
+    detector, split = load_detector_and_data(options, fit={"seed": config.seed})
+    return split, detector
+
+
+def _as_trained(config: FitConfig, detector: str) -> DataOptions:
+    """Return the data of a trained detector, but for what the options say otherwise."""
+    return DataOptions(
+        detector=detector,
         data=config.data,
         normal_class=config.normal_class,
-        protocol=None if config.protocol == "one_class" else config.protocol,  # else as it was trained
+        protocol=None
+        if config.protocol == "one_class"
+        else config.protocol,  # the default: as it was trained
         outliers=config.outliers,
         resolution=config.resolution,
     )
-    detector, split = load_detector_and_data(options, fit={"seed": config.seed})
-    return split, detector
 
 
 def fitted_on_features(config: FitConfig) -> tuple[DataSplit, Detector]:
@@ -120,13 +127,7 @@ def fitted_on_network(config: FitConfig) -> tuple[DataSplit, Detector]:
             "--network: cobra needs the folder of a trained one; accelerate launch -m diffad.cobra.train --config "
             "configs/cobra/digits.yaml"
         )
-    options = DataOptions(
-        detector=config.network,
-        data=config.data,
-        normal_class=config.normal_class,
-        resolution=config.resolution,
-    )
-    trained, split = load_detector_and_data(options)
+    trained, split = load_detector_and_data(_as_trained(config, config.network))
     if not isinstance(trained, Cobra) or trained.backbone is None or trained.heads is None:
         raise InputError(f"--network: {config.network} holds a {trained.name}, need a trained cobra")
     facts = trained.backbone.facts.get("training", {})
@@ -140,9 +141,11 @@ def fitted_on_samples(config: FitConfig) -> tuple[DataSplit, Detector]:
     """Return the data that the generator was trained on and the detector fitted on it and on its samples."""
     if config.generator is None:
         raise InputError("--generator: generated_nn needs the folder of a trained diffusion detector")
-    if (config.data, config.normal_class, config.resolution) != (None, None, None):
+    own = (config.data, config.normal_class, config.resolution, config.outliers)
+    if any(value is not None for value in own) or config.protocol != "one_class":
         raise InputError(
-            "--generator: it was trained on its own data; leave --data, --normal_class, --resolution out"
+            "--generator: it was trained on its own data; leave --data, --normal_class, --resolution, --protocol and "
+            "--outliers out"
         )
     generator, split = load_detector_and_data(DataOptions(detector=config.generator))
     if generator.name != "diffusion":

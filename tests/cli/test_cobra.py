@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_another_score_is_fitted_without_training(folder: str, capsys) -> None:
     assert detector.image_shape == (1, 8, 8)
     assert detector.threshold_ is not None
     assert "score: got 'max', allowed are cosine" in refused([*fit, "--cobra_score", "max"], capsys)
+
+
+def test_a_bank_of_another_protocol_is_that_of_its_data(folder: str, capsys) -> None:
+    words = ["--data", "digits", "--protocol", "ood", "--normal_class", "7,8", "--outliers", "rest"]
+    argv = ["fit", "--detector", "cobra", "--network", folder, *words, "--output_dir", "ood"]
+    assert main(argv) == console.DONE
+    data = json.loads(Path("ood/manifest.json").read_text())["data"]
+    assert (data["name"], data["options"]["protocol"]) == ("digits:7,8-vs-rest", "ood")
+    assert data["resolution"] == 8
 
 
 def test_fit_says_what_cobra_needs(trained: Path, capsys) -> None:

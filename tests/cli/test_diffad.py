@@ -93,7 +93,8 @@ def test_fit_takes_the_samples_of_a_diffusion_model(trained, capsys) -> None:
     assert "  pixel_nn  8 x 8" in out
     generator = ["fit", "--generator", str(trained)]
     assert "pixel_nn takes none" in refused(generator, capsys)
-    assert "its own data" in refused([*generator, "--detector", "generated_nn", "--data", "digits"], capsys)
+    for words in (["--data", "digits"], ["--protocol", "ood"], ["--outliers", "textures"]):
+        assert "its own data" in refused([*generator, "--detector", "generated_nn", *words], capsys)
     assert "need a diffusion" in refused(
         ["fit", "--detector", "generated_nn", "--generator", "runs/nn"], capsys
     )
