@@ -74,6 +74,10 @@ digits-classes)
   ;;
 digits-8 | digits-9)
   digits_class "${1#digits-}"
+  if [[ $1 == digits-8 ]]; then
+    $bin/diffad attack --detector patch_nn --data digits --normal_class 8 --curve 0.1,0.25,0.5 --method ensemble --steps 20 \
+      --checks small --output_dir $out/digits-8-patch_nn
+  fi
   ;;
 textures)
   $bin/python train_ddpm.py --config configs/textures.yaml --seed 1 --output_dir runs/textures
@@ -203,8 +207,9 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
   $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o-padim
   $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --curve 0.1,0.25 --n 200 --eot 4 --steps 10 \
     --batch_size 50 --checks none --output_dir $o-padim
-  $bin/diffad attack --detector anomalib:Patchcore,weights=random --data mvtec:magnetic_tile --resolution 64 --limit 20 --smoothing plain \
-    --norm linf --eps 2/255 --method ensemble --steps 50 --checks none --output_dir $o/patchcore-64
+  $bin/python $out/timm_backbone.py --data folder:cifar10 --epochs 3 --output runs/resnet18-cifar10.safetensors # local weights
+  $bin/diffad attack --detector anomalib:Patchcore,weights=runs/resnet18-cifar10.safetensors --data mvtec:magnetic_tile --resolution 64 \
+    --limit 20 --smoothing plain --norm linf --eps 2/255 --method ensemble --steps 50 --checks small --output_dir $o/patchcore-64
   $bin/diffad compare $o $o-padim --output_dir $o
   ;;
 *)
