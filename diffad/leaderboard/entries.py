@@ -113,15 +113,22 @@ def check_entry(entry: Entry) -> None:
             )
 
 
-def ranked(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The entries of a board in its order, two detectors under one label told apart by their folders."""
+def ranked(detectors: Sequence[Sequence[Entry]]) -> tuple[Entry, ...]:
+    """The entries of the detectors of a board in its order, two under one label told apart by their folders."""
+    entries = [entry for own in detectors for entry in own]
     counts = Counter((entry.label, entry.norm, entry.radius, entry.side) for entry in entries)
     alike = {label for (label, *_), count in counts.items() if count > 1}
     named = [
-        replace(entry, label=f"{entry.label} [{entry.records[0].name}]") if entry.label in alike else entry
-        for entry in entries
+        replace(entry, label=f"{entry.label} [{_folder(own)}]") if entry.label in alike else entry
+        for own in detectors
+        for entry in own
     ]
     return tuple(sorted(named, key=_rank))
+
+
+def _folder(own: Sequence[Entry]) -> str:
+    """One folder for all entries of a detector: of its first certificate, else of its first entry."""
+    return next((one for one in own if one.certified is not None), own[0]).records[0].name
 
 
 def _rank(entry: Entry) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from diffad.conditions import Condition, Subject, TestedImages, clean_condition
@@ -97,8 +98,8 @@ def _board(detectors: Sequence[Sequence[Piece]]) -> Board:
     first = min((pieces[0] for pieces in detectors), key=lambda piece: by_time(piece.record))
     data, images = first.record.run.manifest["data"], first.conditions[0].images
     rows = [[one for piece in pieces for one in _rows(piece)] for pieces in detectors]
-    found = [entry for own in rows for entry in _entries(own, str(data["name"]))]
-    for entry in found:
+    found = [own for one in rows if (own := list(_entries(one, str(data["name"]))))]
+    for entry in chain.from_iterable(found):
         check_entry(entry)
     sets = next((tuple(one.row["auroc_sets"]) for own in rows for one in own if "auroc_sets" in one.row), ())
     normals = int((images.labels == 0).sum())

@@ -114,6 +114,36 @@ def test_two_detectors_under_one_label_are_told_apart(folders) -> None:
     assert labels == {"pixel_nn (l2) [one]", "pixel_nn (l2) [two]"}
 
 
+def test_all_rows_of_a_detector_bear_one_label(folders) -> None:
+    """Also those that stand on its attack alone: the rows of a threat are found by their label."""
+
+    def other(manifest):
+        manifest["detectors"].update(pixel_nn="other weights")
+
+    folders.write("one")
+    folders.write("attacked", ("clean", "attack"), manifest=other)
+    folders.write("certified", ("certified",), manifest=other)
+    records, _ = read_records([folders.root], folders.root)
+    bare = [
+        replace(
+            record,
+            run=replace(
+                record.run,
+                conditions=tuple(
+                    c for c in record.run.conditions if c.condition != "certified" or c.radius > 0
+                ),
+            ),
+        )
+        if record.name == "certified"
+        else record
+        for record in records
+    ]
+    (board,) = build_leaderboard(bare).boards
+    alone = {entry.side for entry in board.entries if entry.certified is None and entry.norm == L2}
+    assert alone == {"in", "out"}
+    assert {entry.label for entry in board.entries} == {"pixel_nn (l2) [certified]", "pixel_nn (l2) [one]"}
+
+
 def test_noise_levels_are_rows_of_their_own(folders) -> None:
     for sigma in (0.25, 0.5, 1.0):
         folders.write(f"sigma-{sigma}", smoothing="input", sigma=sigma)
