@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from certify.files import write_json
 
@@ -49,11 +49,18 @@ class Step:
         if self.complete:
             return
         self.done.mkdir(parents=True, exist_ok=True)
-        with FileLock(
-            self.done / f"{self.name}.lock"
-        ):  # the system frees it when its process ends, however that is
+        # the system frees it when its process ends, however that is
+        lock = FileLock(self.done / f"{self.name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"--- {self.name}: waiting for a process that runs it already", file=sys.stderr, flush=True)
+            lock.acquire()
+        try:
             if not self.complete:
                 self._run()
+        finally:
+            lock.release()
 
     def _run(self) -> None:
         print(f"--- {self.name}", file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ def test_a_step_is_complete_for_its_own_arguments_only(common, tmp_path) -> None
     assert not common("steps").Step("s", "diffad", ("--version",), tmp_path).complete
 
 
-def test_a_step_waits_for_the_process_that_runs_it_already(common, tmp_path) -> None:
+def test_a_step_waits_for_the_process_that_runs_it_already(common, tmp_path, capsys) -> None:
     code = (
         "import sys, time, pathlib, filelock\n"
         "done = pathlib.Path(sys.argv[1])\n"
@@ -41,6 +41,7 @@ def test_a_step_waits_for_the_process_that_runs_it_already(common, tmp_path) -> 
         assert other.stdout.readline() == b"locked\n"
         common("steps").Step("s", "diffad", ("--no-such-option",), tmp_path).run()  # would fail if it ran
     assert other.returncode == 0
+    assert capsys.readouterr().err == "--- s: waiting for a process that runs it already\n"
 
 
 def chain_of(common, tmp_path, name, *needs):
