@@ -41,9 +41,7 @@ def main(folder: str, spec: str, output: str | None = None) -> None:
     sizes, kinds, exposure = [], {}, {}
     for low, high in pairwise(AREAS):
         chosen = (labels == 1) & (share >= low) & (share < high)
-        sizes.append(
-            {"from": low, "to": high, "images": int(chosen.sum()), "auroc": area_of(scores, chosen)}
-        )
+        sizes.append({"from": low, "to": high, "images": int(chosen.sum()), "auroc": area_of(scores, chosen)})
         print(
             f"defect area {low:.1%} to {high:.1%}: {chosen.sum():3d} images, AUROC {sizes[-1]['auroc']:.3f}"
         )
