@@ -209,7 +209,7 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
     --batch_size 50 --checks none --output_dir $o-padim
   $bin/python $out/timm_backbone.py --data folder:cifar10 --epochs 3 --output runs/resnet18-cifar10.safetensors # local weights
   $bin/diffad attack --detector anomalib:Patchcore,weights=runs/resnet18-cifar10.safetensors --data mvtec:magnetic_tile --resolution 64 \
-    --limit 20 --smoothing plain --norm linf --eps 2/255 --method ensemble --steps 50 --checks small --output_dir $o/patchcore-64
+    --limit 20 --smoothing plain --norm linf --eps 2/255 --method ensemble --steps 50 --checks none --output_dir $o/patchcore-64
   $bin/diffad compare $o $o-padim --output_dir $o
   ;;
 *)
