@@ -34,7 +34,7 @@ class FeatureGenerator(nn.Module):
         check_sizes("generator", (features, latent), hidden)
         self.latent = latent
         layers: list[nn.Module] = []
-        for before, after in zip((latent, *hidden), hidden, strict=False):
+        for before, after in pairwise((latent, *hidden)):
             layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], features))
         self.apply(initialise)

@@ -56,9 +56,9 @@ def _train(model: Any, batches: Batches, penalties: Iterator[Tensor | None], ste
     slower = torch.optim.lr_scheduler.StepLR(optimiser, max(1, round((1 - LAST_STEPS) * steps)))
     model.train()
     with torch.enable_grad():
-        for batch, penalty in zip(batches.drawn(steps), penalties, strict=False):
+        for batch in batches.drawn(steps):
             optimiser.zero_grad()
-            loss(model, batch, penalty).backward()  # type: ignore[no-untyped-call]
+            loss(model, batch, next(penalties)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             slower.step()
 

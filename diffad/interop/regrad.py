@@ -60,7 +60,7 @@ class _Attached(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in (Tensor.detach, Tensor.data.__get__):  # type: ignore[attr-defined]
+        if func in (Tensor.detach, torch.detach, Tensor.data.__get__):  # type: ignore[attr-defined]
             return args[0]
         return func(*args, **(kwargs or {}))
 

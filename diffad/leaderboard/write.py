@@ -42,7 +42,7 @@ def leaderboard_command(folders: Sequence[Path | str], output_dir: Path | str, *
 
 def overview(board: Leaderboard) -> str:
     """Plain text: a line for each data set."""
-    lines = [["data set", "detectors", "rows", "certified and attacked"]]
+    lines = [["data set", "detectors and ways", "rows", "certified and attacked"]]
     for one in board.boards:
         detectors = {entry.label for entry in one.entries}
         both = sum(entry.gap is not None for entry in one.entries)
