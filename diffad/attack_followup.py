@@ -35,7 +35,7 @@ def check_reached(
     *,
     purifier: Any = None,
 ) -> list[list[CheckOutcome]]:
-    """Return what the sanity checks of `diffad.attacks.checks` find at each radius; `budget` small or full."""
+    """Return what the sanity checks of `diffad.attacks.checks` find at each radius; `budget` one of its LEVELS."""
     victim = victim_of(detector, plan, purifier, options.fresh_draws)
     tested = TestedImages.of(split.test)
     plain: dict[str, Any] = {"device": plan.device} if plan.smoothing in ("none", "") else {}

@@ -59,8 +59,9 @@ class AttackConfig(SmoothedOptions):
     fresh_draws: int | None = None
     """With --smoothing plain: attack the mean score under so many fresh draws of the detector's own noise."""
     restarts: int = 1
-    checks: Literal["none", "small", "full"] = "small"
-    """Look for signs that the attack failed rather than that the detector is robust: on a few images, or on all."""
+    checks: Literal["none", "mandatory", "small", "full"] = "small"
+    """Look for signs that the attack failed rather than that the detector is robust: on a few images, or on all;
+    mandatory: on a few, and only what a table withholds a number for."""
     side: Literal["in", "out", "both"] | None = None
     """Print one side only; all are recorded."""
 

@@ -68,8 +68,8 @@ def detector_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
 
 
 def ensemble_step(plan: Plan, name: str, variant: str, seed: int, norm: str) -> Step:
-    """Attack by the ensemble; its checks cost many times the attack on a network, and go with Linf."""
-    checks = plan.preset.checks if norm == "linf" else "none"
+    """Attack by the ensemble; its checks cost many times the attack on a network, and all of them go with Linf only."""
+    checks = plan.preset.checks if norm == "linf" else plan.other_checks
     budget = (
         "--smoothing",
         "plain",
@@ -118,7 +118,7 @@ def same_score_chain(plan: Plan, name: str, seed: int) -> Chain:
     label, few = plan.label(name, "same_score", seed), max(2, plan.preset.limit // 2)
     n, steps = plan.preset.n, max(2, plan.preset.steps // 2)
     smoothed = (*CERTIFIED[MAIN_CERTIFICATE], "--n", str(n))
-    budget = ("--method", "pgd", "--steps", str(steps), "--eot", "4", "--checks", "none")
+    budget = ("--method", "pgd", "--steps", str(steps), "--eot", "4", "--checks", plan.other_checks)
     radii = ("--norm", "l2", "--curve", ",".join(SAME_SCORE_RADII))
     folder = str(plan.folder(label))
     return _chain(
@@ -132,7 +132,8 @@ def same_score_chain(plan: Plan, name: str, seed: int) -> Chain:
 
 
 def _pgd(plan: Plan) -> tuple[str, ...]:
-    return ("--smoothing", "plain", "--method", "pgd", "--steps", str(plan.preset.steps), "--checks", "none")
+    budget = ("--method", "pgd", "--steps", str(plan.preset.steps), "--checks", plan.other_checks)
+    return ("--smoothing", "plain", *budget)
 
 
 def _chain(plan: Plan, label: str, *steps: Step, needs: tuple[str, ...] = ()) -> Chain:

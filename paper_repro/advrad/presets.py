@@ -92,6 +92,7 @@ class Problem:
 class Preset:
     """How much: problems, seeds, test images of each label, attack steps, draws of a certificate and other numbers.
 
+    `checks` go with the ensemble in Linf, the mandatory ones of them with every other attack; `none`: with none.
     `flags` go to every training.
     """
 

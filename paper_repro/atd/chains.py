@@ -37,23 +37,23 @@ def backbone_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
 
 
 def detector_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
-    """Train ATD and fit the scores, and attack all of them by the ensemble, ATD with the checks."""
+    """Train ATD and fit the scores, and attack all of them by the ensemble, ATD with all checks."""
     yield _atd_chain(plan, name, MAIN, seed, "robust", "small")
     for extractor in EXTRACTORS:
         for score in SCORES:
             variant = f"{score}_{extractor}"
             label = plan.label(name, variant, seed)
             fit = plan.fit(name, variant, seed, score, extractor)
-            attack = plan.attack(name, variant, seed, label, *_ensemble(plan, "none"))
+            attack = plan.attack(name, variant, seed, label, *_ensemble(plan, plan.preset.checks))
             yield _chain(plan, label, fit, attack, needs=_needs(plan, name, extractor, seed))
 
 
 def ablation_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
     """Train ATD with one thing changed, and attack it."""
     for variant, flags in ABLATIONS.items():
-        yield _atd_chain(plan, name, variant, seed, "robust", "none", *flags)
-    yield _atd_chain(plan, name, STANDARD, seed, "standard", "none")
-    yield _atd_chain(plan, name, STANDARD_NO_ATTACKER, seed, "standard", "none", "--eps", "0")
+        yield _atd_chain(plan, name, variant, seed, "robust", plan.preset.checks, *flags)
+    yield _atd_chain(plan, name, STANDARD, seed, "standard", plan.preset.checks)
+    yield _atd_chain(plan, name, STANDARD_NO_ATTACKER, seed, "standard", plan.preset.checks, "--eps", "0")
 
 
 def transfer_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
@@ -62,7 +62,7 @@ def transfer_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
     for variant in names:
         others = [str(plan.detector(name, other, seed)) for other in names if other != variant]
         label = f"{plan.label(name, variant, seed)}-transfer"
-        words = ("--method", "transfer", "--sources", ",".join(others), "--checks", "none")
+        words = ("--method", "transfer", "--sources", ",".join(others), "--checks", plan.preset.checks)
         needs = tuple(plan.label(name, other, seed) for other in names)
         yield _chain(plan, label, plan.attack(name, variant, seed, label, *words), needs=needs)
 

@@ -53,13 +53,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Preset:
-    """How much: problems, seeds, test images of each set, gradient steps of an attack, options of every training."""
+    """How much: problems, seeds, test images of each set, gradient steps of an attack, options of every training.
+
+    `checks` go with every attack but those on the main rows, which have more.
+    """
 
     problems: dict[str, Problem]
     seeds: tuple[int, ...]
     limit: int
     steps: int
     flags: Flags = ()
+    checks: str = "mandatory"
 
 
 # Kinds of open images that no test holds; the checkpoint is chosen on other kinds.
@@ -133,7 +137,7 @@ PAPER_PROBLEM = Problem(
     ("--hidden", "64", "128", "256"),
 )  # fmt: skip
 SMOKE_FLAGS = ("--smoke", "--max_train_steps", "3", "--save_images_steps", "3", "--logging_steps", "1")
-SMOKE = Preset({"digits": DIGITS}, (0,), 4, 2, SMOKE_FLAGS)
+SMOKE = Preset({"digits": DIGITS}, (0,), 4, 2, SMOKE_FLAGS, checks="none")
 CPU = Preset({"digits": DIGITS, "cifar10": CIFAR10}, (0, 1, 2), 50, 20)
 PAPER = Preset({"cifar10": PAPER_PROBLEM}, (0, 1, 2), 500, 100)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "paper": PAPER}

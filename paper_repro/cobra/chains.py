@@ -84,7 +84,7 @@ def main_steps(plan: Plan, name: str, variant: str, seed: int) -> Iterator[Step]
     noise = ("--sigma", SIGMA, "--radii", RADII)
     yield plan.certify(name, variant, seed, f"{label}-certified", *noise)
     if plan.preset.published:
-        method = ("--norm", "linf", "--checks", "none", "--method", "pgd-1000x10", *eps)
+        method = ("--norm", "linf", "--checks", plan.preset.checks, "--method", "pgd-1000x10", *eps)
         yield plan.attack(name, variant, seed, f"{label}-published", *method)
 
 
@@ -113,7 +113,7 @@ def score_steps(plan: Plan, name: str, seed: int) -> Iterator[Step]:
 
 def curve_steps(plan: Plan, name: str, seed: int) -> Iterator[Step]:
     """Attack both twins along the radius, in Linf and in L2."""
-    budget = ("--method", "ensemble", "--steps", str(plan.preset.steps), "--checks", "none")
+    budget = ("--method", "ensemble", "--steps", str(plan.preset.steps), "--checks", plan.preset.checks)
     for variant in (ADVERSARIAL, CLEAN):
         for norm, radii in (("linf", plan.preset.linf), ("l2", L2)):
             label = f"{plan.label(name, variant, seed)}-{norm}"
@@ -129,9 +129,9 @@ def _filter(plan: Plan, name: str, seed: int) -> tuple[str, ...]:
     return ("--filter", str(plan.network(name, CLEAN, seed) / "filter"))
 
 
-def _linf(plan: Plan, steps: int | None = None, checks: str = "none") -> tuple[str, ...]:
+def _linf(plan: Plan, steps: int | None = None, checks: str | None = None) -> tuple[str, ...]:
     budget = ("--steps", str(steps or plan.preset.steps))
-    return ("--norm", "linf", "--method", "ensemble", *budget, "--checks", checks)
+    return ("--norm", "linf", "--method", "ensemble", *budget, "--checks", checks or plan.preset.checks)
 
 
 def _radius(plan: Plan, name: str) -> str:

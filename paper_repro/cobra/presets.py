@@ -80,6 +80,7 @@ class Problem:
 class Preset:
     """How much: seeds, test images of each label, steps of an attack, draws of a certificate.
 
+    `checks` go with every attack of a table but the main rows', which have more.
     `flags` are options of every training; `linf` are the radii of the curve; `published` also attacks as the
     publication did, by PGD-1000 from ten starts.
     """
@@ -92,6 +93,7 @@ class Preset:
     linf: tuple[str, ...]
     flags: tuple[str, ...] = ()
     published: bool = False
+    checks: str = "mandatory"
 
 
 def one_class(spec: str, normal: str, *options: str) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ NETWORK = ("--width", "8", "--blocks", "1", "1", "1", "--train_batch_size", "48"
 SCHEDULE = ("--max_train_steps", "300", "--lr_warmup_steps", "30", "--checkpointing_steps", "1000")
 LOG = ("--logging_steps", "25")
 SMALL_FILTER = ("--filter_steps", "200", "--filter_width", "8")
-SMOKE = Preset({"digits": DIGITS}, (0,), 4, 2, 50, ("8/255", "16/255"), ("--smoke",))
+SMOKE = Preset({"digits": DIGITS}, (0,), 4, 2, 50, ("8/255", "16/255"), ("--smoke",), checks="none")
 CPU = Preset(
     {"digits": CPU_DIGITS, "mnist": MNIST, "unlabeled": UNLABELED},
     (0, 1, 2),

@@ -29,7 +29,7 @@ class Preset:
     """Which backbones and sets, and how much: test images of each label, steps of an attack, draws of a certificate.
 
     `extras`: curves, surrogate, neighbours, L2 attacks and displacement, for the first seed; `scaling`: time and memory
-    against the bank. `flags` go to every training.
+    against the bank. `flags` go to every training. `checks`: those of the extras.
     """
 
     families: dict[str, Family]
@@ -41,6 +41,7 @@ class Preset:
     extras: bool = True
     scaling: bool = True
     flags: tuple[str, ...] = ()
+    checks: str = "mandatory"
 
 
 DIGITS: Family = {"standard": ("digits.yaml", "--method", "standard"), "robust": ("digits.yaml",)}
@@ -57,7 +58,15 @@ WIDE_SETS = {
     for name in ("mnist", "magnetic_tile")
 }
 SMOKE = Preset(
-    {"digits": DIGITS}, {"digits": SMALL_SETS["digits"]}, (0,), 4, 4, 100, scaling=False, flags=("--smoke",)
+    {"digits": DIGITS},
+    {"digits": SMALL_SETS["digits"]},
+    (0,),
+    4,
+    4,
+    100,
+    scaling=False,
+    flags=("--smoke",),
+    checks="none",
 )
 CPU = Preset({"digits": DIGITS, "cifar10": CIFAR10}, SMALL_SETS, (0, 1, 2), 50, 50, 1000)
 GPU = replace(CPU, families={**CPU.families, "cifar10_wide": WIDE}, sets={**SMALL_SETS, **WIDE_SETS})

@@ -24,6 +24,7 @@ from presets import KINDS, PRESETS, PUBLISHED, paper_preset
 from report import write_results
 
 from certify.checks import InputError
+from diffad.attacks.checks import LEVELS
 from diffad.backbones.containers import sha256
 from diffad.data.torchvision_sets import SETS
 
@@ -50,7 +51,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", help="default: those of the preset")
     add("--limit", type=int, help="test images of each label; default: that of the preset")
     add("--steps", type=int, help="of each attack; default: those of the preset")
-    add("--checks", choices=("none", "small", "full"), default="small", help="sanity checks of the ensemble")
+    add("--checks", choices=("none", *LEVELS), default="small", help="sanity checks of the ensemble")
     add("--certify_n", type=int, help="noise draws of a certificate; default: those of the preset")
     add("--device", default="cpu", help="of trainings and certificates; digits stay on the CPU")
     add(

@@ -104,7 +104,7 @@ def test_checks_look_at_every_radius_and_repeat_only_what_depends_on_it(detector
     }
     assert "floor" in shared
     assert "eps_sweep" not in shared
-    with pytest.raises(InputError, match="small, full"):
+    with pytest.raises(InputError, match="mandatory, small, full"):
         check_reached(detector, split, plan, OPTIONS, reached, "none")
 
 

@@ -8,6 +8,6 @@ After Athalye et al. (ICML 2018), Carlini et al. (2019) and Tramer et al. (NeurI
 
 from diffad.attacks.checks.case import Budget, Case
 from diffad.attacks.checks.outcome import CheckOutcome, failed_mandatory
-from diffad.attacks.checks.run import CHECKS, run_checks
+from diffad.attacks.checks.run import CHECKS, LEVELS, run_checks
 
-__all__ = ["CHECKS", "Budget", "Case", "CheckOutcome", "failed_mandatory", "run_checks"]
+__all__ = ["CHECKS", "LEVELS", "Budget", "Case", "CheckOutcome", "failed_mandatory", "run_checks"]

@@ -60,6 +60,9 @@ CHECKS: dict[str, Check] = {
     "eight_bits": Check(check_eight_bits, mandatory=False, each_radius=True),
 }
 
+MANDATORY = "mandatory"
+LEVELS = (MANDATORY, *BUDGETS)
+
 
 def run_checks(
     detector: Any,
@@ -81,8 +84,8 @@ def run_checks(
     Args:
         detector, images, labels, indices, batch_size, device: as they were given to `attack`, or a target.
         result: what that attack returned, at one radius.
-        budget: `small` (8 images of each label, 50 steps, 200 queries) for every evaluation, or `full` (all images,
-            the attack's own budget, 5000 queries).
+        budget: `small` (8 images of each label, 50 steps, 200 queries) for every evaluation, `mandatory`, of these
+            only what a table withholds a number for, or `full` (all images, the attack's own budget, 5000 queries).
         references: (m, c, h, w) images whose scores an attacker at full radius has to reach, normally some train
             normals; the attacked images themselves and flat grey ones are always among them.
         known: outcomes at another radius of the same attack; what does not depend on the radius is taken from them.
@@ -91,7 +94,8 @@ def run_checks(
 
     Returns the outcomes in the order of CHECKS. Raises InputError for one class only, and for another result.
     """
-    chosen = BUDGETS[check_choice(budget, tuple(BUDGETS), "checks")]
+    check_choice(budget, LEVELS, "checks")
+    chosen = BUDGETS["small" if budget == MANDATORY else budget]
     if result.eps == 0:
         raise InputError("checks: got a result at eps 0, which nothing was attacked at; check a larger one")
     for name in only or ():
@@ -110,10 +114,18 @@ def run_checks(
     )
     old = {outcome.name: outcome for outcome in known}
     outcomes = []
-    for name in progress([name for name in CHECKS if only is None or name in only], f"{budget} checks"):
+    for name in progress(_asked_for(budget, only), f"{budget} checks"):
         check = CHECKS[name]
         if name in old and not check.each_radius:
             outcomes.append(old[name])
         else:
             outcomes.append(replace(check.run(case, chosen), name=name, mandatory=check.mandatory))
     return outcomes
+
+
+def _asked_for(budget: str, only: Sequence[str] | None) -> list[str]:
+    return [
+        name
+        for name, check in CHECKS.items()
+        if (only is None or name in only) and (budget != MANDATORY or check.mandatory)
+    ]

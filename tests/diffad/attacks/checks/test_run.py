@@ -97,12 +97,21 @@ def test_a_score_without_gradients_is_checked_as_far_as_possible():
     assert outcomes["batches"].passed
 
 
+def test_the_mandatory_ones_are_those_of_the_small_budget_and_no_others():
+    sound, images, labels = broken.Sound(), broken.images(), broken.labels()
+    found = attacked(sound)
+    small = run_checks(sound, images, labels, found)
+    few = run_checks(sound, images, labels, found, "mandatory")
+    assert few == [one for one in small if one.mandatory]
+    assert 0 < len(few) < len(small)
+
+
 def test_bad_requests_are_refused_in_one_line():
     sound, images, labels = broken.Sound(), broken.images(), broken.labels()
     found = attacked(sound)
     with pytest.raises(InputError, match="only: got 'S1'"):
         run_checks(sound, images, labels, found, only=["S1"])
-    with pytest.raises(InputError, match="allowed are small, full"):
+    with pytest.raises(InputError, match="allowed are mandatory, small, full"):
         run_checks(sound, images, labels, found, "none")
     with pytest.raises(InputError, match="eps 0"):
         run_checks(sound, images, labels, attacked(sound, eps=0.0))
