@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chains import NETWORK, NORMS
+from common.checked import checked
 from common.recorded import summary, with_recorded
 from common.tables import Row, keep
 from common.tables import rows_of as run_rows
@@ -73,11 +74,12 @@ def write_results(plan: Plan, output: Path) -> str:
     """
     rows = with_recorded(collect(plan), output)
     logs = {**summary(output, "trainings", {}), **trainings(plan)}
-    text = tables(rows, plan.preset.n)
     write_json(output / "summary.json", {"trainings": logs, "rows": rows})
-    write_text(output / "table.md", text)
-    for label in dict.fromkeys(row["run"] for row in rows):
+    labels = dict.fromkeys(row["run"] for row in rows)
+    for label in labels:
         keep(plan.folder(label), output / "runs" / label, KEPT)
     for label in logs:
         keep(plan.runs / "networks" / label, output / "networks" / label, ("manifest.json",))
+    text = "\n".join([tables(rows, plan.preset.n), checked(output, labels)])
+    write_text(output / "table.md", text)
     return text

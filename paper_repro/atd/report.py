@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from chains import MAIN
+from common.checked import checked
 from common.recorded import summary, with_recorded
 from common.tables import Row, cell, keep, means
 from plan import Plan
@@ -162,16 +163,17 @@ def write_results(plan: Plan, output: Path) -> str:
     """
     rows = with_recorded(collect(plan), output)
     logs = {**summary(output, "trainings", {}), **trainings(plan)}
-    text = tables(rows, logs)
     write_json(output / "summary.json", {"trainings": logs, "rows": rows})
-    write_text(output / "table.md", text)
-    for label in dict.fromkeys(row["run"] for row in rows if "run" in row):
+    labels = dict.fromkeys(row["run"] for row in rows if "run" in row)
+    for label in labels:
         keep(plan.folder(label), output / "runs" / label, KEPT)
     for label in dict.fromkeys(row["measure"] for row in rows if "measure" in row):
         file = plan.measured(label)
         keep(file.parent, output / "measures", (file.name,))
     for label in logs:
         keep(plan.runs / "networks" / label, output / "networks" / label, ("manifest.json", "selection.json"))
+    text = "\n".join([tables(rows, logs), checked(output, labels)])
+    write_text(output / "table.md", text)
     return text
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chains import ADVERSARIAL, CLEAN, HELD_OUT
+from common.checked import checked
 from common.recorded import summary, with_recorded
 from common.tables import Row, keep, rows_of
 from plan import Plan
@@ -98,11 +99,12 @@ def write_results(plan: Plan, output: Path) -> str:
     rows = with_recorded(collect(plan), output)
     chosen = {**summary(output, "choices", {}), **choices(plan)}
     logs = {**summary(output, "trainings", {}), **trainings(plan)}
-    text = tables(rows, chosen, logs)
     write_json(output / "summary.json", {"choices": chosen, "trainings": logs, "rows": rows})
-    write_text(output / "table.md", text)
-    for label in dict.fromkeys(row["run"] for row in rows):
+    labels = dict.fromkeys(row["run"] for row in rows)
+    for label in labels:
         keep(plan.folder(label), output / "runs" / label, KEPT)
     for label in logs:
         keep(plan.runs / "networks" / label, output / "networks" / label, ("manifest.json",))
+    text = "\n".join([tables(rows, chosen, logs), checked(output, labels)])
+    write_text(output / "table.md", text)
     return text

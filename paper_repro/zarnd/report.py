@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chains import KS
+from common.checked import checked
 from common.recorded import summary, with_recorded
 from common.tables import Row, cell, keep, means, rows_of
 from directions import directions
@@ -99,16 +100,3 @@ def write_results(plan: Plan, output: Path) -> str:
             ("manifest.json", "accuracy.jsonl"),
         )
     return table(found)
-
-
-def failed_checks(folder: Path) -> list[str]:
-    """Return the names of the sanity checks of an attack that failed."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    records = [record for command in manifest["commands"] for record in command.get("attacks", ())]
-    return [check["name"] for record in records for check in record["checks"] if check["passed"] is False]
-
-
-def checked(output: Path, labels: Sequence[str]) -> str:
-    """Return Markdown lines that name the attacks with a failed check: a stronger attack may well exist."""
-    found = {label: failed_checks(output / "runs" / label) for label in labels}
-    return "".join(f"- {label}: check {', '.join(names)} FAILED\n" for label, names in found.items() if names)
