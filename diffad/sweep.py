@@ -26,6 +26,7 @@ from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.scores import PATCH_SCORES
 from diffad.diffusion.select import SELECTABLE, Candidate, Grid, first_of_each_label, selection_table
 from diffad.planned import planned_auroc
+from diffad.ranking import ranked
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,13 @@ def sweep_choices(
             found += [_of_candidate(candidate) for candidate in table]
         else:
             found += _own_score(detector, validation, way, grid, batch_size, device)
-    return sorted(found, key=lambda choice: choice.merit, reverse=True)
+    return ranked(found)
 
 
 def best_of_each_way(choices: Sequence[Choice]) -> list[Choice]:
     """Return the best choice of every way, best first."""
-    best: dict[str, Choice] = {}
-    for choice in sorted(choices, key=lambda choice: choice.merit, reverse=True):
-        best.setdefault(choice.smoothing, choice)
-    return list(best.values())
+    ways = dict.fromkeys(choice.smoothing for choice in choices)
+    return ranked(ranked(one for one in choices if one.smoothing == way)[0] for way in ways)
 
 
 def forward_passes(detector: Detector, ways: Sequence[str], grid: Grid, images: int) -> int:

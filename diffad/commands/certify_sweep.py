@@ -27,6 +27,7 @@ from diffad.manifest import build_manifest, describe_data, now
 from diffad.plots import png, sweep_figure
 from diffad.plots.style import LIGHT, style
 from diffad.precision import exact_float32
+from diffad.ranking import certifies_something
 from diffad.results import ROWS
 from diffad.sources import load_detector_and_data, noise_levels, parse_radii
 from diffad.sweep import Choice, available_ways, best_of_each_way, forward_passes, sweep_choices
@@ -103,7 +104,7 @@ def sweep(config: SweepConfig, argv: Sequence[str]) -> list[Choice]:
     }
     write_json(folder / "sweep.json", record)
     write_bytes(folder / "sweep.png", png(sweep_figure(best, grid.curve, grid.radii, title=title)))
-    write_text(folder / "winner.yaml", winner_text(config, grid, choices[0], split))
+    write_text(folder / "winner.yaml", winner_text(config, grid, choices, split))
     manifest = build_manifest(
         "certify sweep",
         asdict(config),
@@ -177,8 +178,9 @@ def default_folder(detector: Detector, split: DataSplit) -> Path:
     return Path("runs") / f"sweep-{detector.name}-{data}-{split.resolution}"
 
 
-def winner_text(config: SweepConfig, grid: Grid, choice: Choice, split: DataSplit) -> str:
-    """Return the winner as a YAML file that `certify --config` reads."""
+def winner_text(config: SweepConfig, grid: Grid, choices: Sequence[Choice], split: DataSplit) -> str:
+    """Return the first of the choices as a YAML file that `certify --config` reads."""
+    choice = choices[0]
     values: dict[str, Any] = {
         "detector": config.detector,
         "data": config.data,
@@ -199,10 +201,13 @@ def winner_text(config: SweepConfig, grid: Grid, choice: Choice, split: DataSpli
     }
     text = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False)
     radii = ", ".join(f"{radius:g}" for radius in grid.radii)
+    reason = f"mean certified AUROC at L2 {radii} ({floor_text(choice.merit[0], 3)}"
+    if not certifies_something(choices):
+        reason = f"clean AUROC, since none certifies anything at L2 {radii} ({choice.clean:.3f}"
     return (
         f"# certify --config winner.yaml\n"
         f"# Chosen by `certify sweep` on validation images of {split.name}: of all choices the one with the highest\n"
-        f"# mean certified AUROC at L2 {radii} ({floor_text(choice.merit[0], 3)} there; the best of many on few\n"
+        f"# {reason} there; the best of many on few\n"
         f"# images, so expect less on test images).\n{text}"
     )
 

@@ -25,6 +25,7 @@ from diffad.data import ImageSet
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.scores import ScoreName, pair_lipschitz
 from diffad.planned import planned_auroc
+from diffad.ranking import ranked
 
 SELECTABLE = ("reference", "denoise", "input")
 
@@ -123,7 +124,7 @@ def selection_table(
                         draws[..., column], chosen.labels.numpy(), sigma, constant, grid, percentile
                     )
                     candidates.append(Candidate(*own, *judged[:2], percentile, judged[2]))
-    return sorted(candidates, key=lambda candidate: candidate.merit, reverse=True)
+    return ranked(candidates)
 
 
 def configured(detector: DiffusionDetector, candidate: Candidate) -> DiffusionDetector:
