@@ -19,6 +19,7 @@ from diffad.detector import Detector
 from diffad.interop.spec import trained_folder
 from diffad.leakage import with_kept_images, with_seen_sets
 from diffad.outlier_sets import cue_aurocs, is_ood
+from diffad.places import remembered_places
 from diffad.registry import is_name, load_detector
 
 BUILT_IN = "digits.yaml"
@@ -140,7 +141,7 @@ def load_detector_and_data(
         moved |= options.outliers is None and any(":" in name for name in outliers)
         if not moved:
             raise
-        # a manifest keeps no absolute path, so that it can be given away
+        # a manifest keeps no absolute path, so that it can be given away, and other machines do not know it
         against = f" against {', '.join(outliers)}" if outliers else ""
         where = "--data and --outliers" if outliers else "--data"
         raise InputError(
@@ -230,8 +231,9 @@ def _kind(spec: str) -> str:
 
 
 def _training_data(folder: Path) -> dict[str, Any]:
-    """Data options of a training run's manifest; empty when the folder has none."""
-    found = _read_manifest(folder)["data"]["options"]
+    """Data options of a training run's manifest, with the places of this machine; empty when the folder has none."""
+    manifest = _read_manifest(folder)
+    found = {**manifest["data"]["options"], **remembered_places(manifest.get("detectors", {}).values())}
     return {key: value for key, value in found.items() if value is not None and key != "limit"}
 
 

@@ -14,6 +14,7 @@ from diffad.commands.fit_ways import FITS, fitted
 from diffad.config import parse_config
 from diffad.detector import allowed_quantile
 from diffad.manifest import build_manifest, describe_data, now
+from diffad.places import remember_places
 from diffad.precision import exact_float32
 from diffad.sources import with_ood_probes
 from diffad.subject import folder_name
@@ -66,4 +67,5 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
         argv=["diffad", "fit", *argv],
     )
     write_json(f"{folder}/manifest.json", manifest)
+    remember_places([detector.fingerprint()], split.options)
     print(folder)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from certify.files import write_json
 from diffad.manifest import Described, build_manifest, describe_data
+from diffad.places import remember_places
 from diffad.training.options import TrainingOptions, as_json
 
 
@@ -46,3 +47,4 @@ def write_manifest(
         argv=sys.argv,
     )
     write_json(Path(config.output_dir) / "manifest.json", manifest)
+    remember_places(detectors.values(), data.options)
