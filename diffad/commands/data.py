@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from certify import console
 from certify.checks import InputError
@@ -23,6 +23,16 @@ from diffad.sources import default_class, split_names
 from diffad.tables import align
 
 COLUMNS, ROWS = 10, 2  # of each kind of image on the sheet
+TITLE = 19  # pixels of the line above each kind of image
+LEAK = (
+    0.25  # test normals that look like a train image beyond the share of anomalies that do: worth a warning
+)
+USES = (  # of the parts, in their order
+    "fitted on",
+    "the threshold, held out of your training images",
+    "choices: held-out normals, and synthetic defects planted in them",
+    "what the tables are about",
+)
 SHEET_PIXELS = 64  # smaller images are enlarged by a whole number to about this size
 
 
@@ -103,9 +113,10 @@ def text_of(description: dict[str, Any]) -> str:
     lines = [["part", "normals", "anomalies"]]
     for name, part in description["parts"].items():
         lines.append([name, str(part["normals"]), str(part["anomalies"])])
+    table = [f"{line}   {use}" for line, use in zip(align(lines).splitlines(), ("", *USES), strict=True)]
     blocks = [
         f"{description['name']}  {side} x {side}, {'grey' if channels == 1 else 'colour'}",
-        align(lines),
+        "\n".join(line.rstrip() for line in table),
     ]
     for name, part in description["parts"].items():
         if part["defects"]:
@@ -113,21 +124,43 @@ def text_of(description: dict[str, Any]) -> str:
             blocks.append(f"anomalies of {name}: {kinds}")
     probe = [f"  {key:<28}{_short(value)}" for key, value in description["probe"].items()]
     blocks.append("\n".join(["probe (near-duplicates of train images in test, sizes of defects)", *probe]))
+    blocks += [hint] if (hint := copies_hint(description["probe"])) else []
     blocks.append(f"fingerprint {description['fingerprint']}")
     return "\n\n".join(blocks)
 
 
-def sheet_of(split: DataSplit) -> Image.Image:
-    """Return rows of validation normals and synthetic defects, then of test normals and anomalies."""
-    groups = [
-        part for whole in (split.validation, split.test) for part in (whole.normals(), whole.anomalies())
+def copies_hint(probe: Mapping[str, Any]) -> str | None:
+    """Return a warning where far more test normals than anomalies look like a train image; None where they do not."""
+    shares = [
+        probe[f"near_duplicates_{kind}"] / probe[f"test_{many}"]
+        for kind, many in (("normal", "normals"), ("anomalous", "anomalies"))
     ]
-    sheets = [_spread(group, _zoom(split)) for group in groups]
-    page = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), "white")
-    top = 0
-    for sheet in sheets:
-        page.paste(sheet, (0, top))
-        top += sheet.height
+    if shares[0] - shares[1] <= LEAK:
+        return None
+    return (
+        f"{shares[0]:.0%} of the test normals look like some train image, of the anomalies {shares[1]:.0%}.\n"
+        "If pictures of one part, or of one session, are in both, every AUROC flatters the detector: name their\n"
+        "groups in groups.json, or split by time or by part. (Small pictures of aligned objects are alike without\n"
+        "being copies: look at them.)"
+    )
+
+
+def sheet_of(split: DataSplit) -> Image.Image:
+    """Return rows of validation normals and synthetic defects, then of test normals and anomalies, under titles."""
+    groups = {
+        "validation, held-out normals": split.validation.normals(),
+        "validation, synthetic defects (outlined)": split.validation.anomalies(),
+        "test, normals": split.test.normals(),
+        "test, anomalies": split.test.anomalies(),
+    }
+    sheets = {title: _spread(group, _zoom(split)) for title, group in groups.items()}
+    width = max(sheet.width for sheet in sheets.values())
+    page = Image.new("RGB", (width, sum(sheet.height + TITLE for sheet in sheets.values())), "white")
+    pen, font, top = ImageDraw.Draw(page), ImageFont.load_default(TITLE - 5), 0
+    for title, sheet in sheets.items():
+        pen.text((2, top + 2), title, fill="black", font=font)
+        page.paste(sheet, (0, top + TITLE))
+        top += sheet.height + TITLE
     return page
 
 

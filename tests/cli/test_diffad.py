@@ -16,6 +16,7 @@ from certify.smoothing import threshold_rank
 from diffad import load_detector
 from diffad.backbones import Backbone, ResNet
 from diffad.cli import COMMANDS, main
+from diffad.commands.data import TITLE, copies_hint
 from diffad.data import load_data
 from diffad.detector import allowed_quantile
 from diffad.results import read_run
@@ -235,15 +236,29 @@ def test_data_describes_the_parts_and_draws_sheets(capsys) -> None:
     assert sum(content["parts"]["test"]["defects"].values()) == 5
     assert content["parts"]["train"] == {"normals": len(split.train), "anomalies": 0, "defects": {}}
     with Image.open("pictures/sheet.png") as sheet:
-        assert sheet.size == (10 * (64 + 4), (2 + 2 + 1 + 1) * (64 + 4))
+        assert sheet.size == (10 * (64 + 4), (2 + 2 + 1 + 1) * (64 + 4) + 4 * TITLE)
     with Image.open("pictures/transforms.png") as sheet:
         assert sheet.size == (100 + 10 * (64 + 4), 17 * (64 + 4))
     assert main(argv) == console.DONE
     out = capsys.readouterr().out
     assert split.fingerprint() in out
     assert "near_duplicate_auroc" in out
+    assert "fitted on" in next(line for line in out.splitlines() if line.startswith("train "))
     assert main(["data", "digits"]) == console.DONE
     assert capsys.readouterr().out.startswith("digits:8  16 x 16, grey")
+
+
+@pytest.mark.parametrize(("normal", "anomalous", "warned"), [(9, 4, True), (9, 8, False), (0, 0, False)])
+def test_data_warns_where_normals_alone_look_like_train_images(
+    normal: int, anomalous: int, warned: bool
+) -> None:
+    probe = {"near_duplicates_normal": normal, "test_normals": 10}
+    probe |= {"near_duplicates_anomalous": anomalous, "test_anomalies": 10}
+    hint = copies_hint(probe)
+    assert (hint is not None) == warned
+    if hint is not None:
+        assert f"{normal}0% of the test normals" in hint
+        assert f"of the anomalies {anomalous}0%" in hint
 
 
 SELECT = ["--draws", "50", "--images", "3", "--batch_size", "50"]
