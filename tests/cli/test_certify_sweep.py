@@ -48,8 +48,10 @@ def test_every_way_is_tried_on_one_budget_and_the_best_comes_first(trained, caps
     assert found["budget"] == {"images": 16, "draws": 50, "passes": sum(16 * 50 for _ in spent)}
     choices = found["choices"]
     assert {choice["smoothing"] for choice in choices} == {"reference", "sure", "denoise", "input"}
-    merits = [(choice["merit"], choice["clean"]) for choice in choices]
-    assert merits == sorted(merits, reverse=True)
+    # this network has learnt nothing, so none certifies anything and the clean AUROC decides (see diffad.ranking)
+    assert max(max(choice["certified"]) for choice in choices) <= 0.5
+    clean = [choice["clean"] for choice in choices]
+    assert clean == sorted(clean, reverse=True)
     # 2 scores x 2 percentiles for reference, x 2 inner sigmas for input and denoise; sure has one score
     count = {
         way: sum(choice["smoothing"] == way for choice in choices) for way in ("reference", "input", "sure")
