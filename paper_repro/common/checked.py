@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
 TELLS_APART = ("detector", "smoothing", "score_name", "sigma", "n", "method", "norm", "eps")
 
 
-def checked(output: Path, labels: Iterable[str]) -> str:
+def checked(output: Path, labels: Iterable[str], compared: Container[str] = ()) -> str:
     """Return Markdown lines: how many attacks passed all mandatory checks, which failed one, and which had none.
 
     Args:
         output: folder of results; `runs/LABEL/manifest.json` holds the attacks of a run, one a radius.
         labels: names of runs.
+        compared: those of them whose attacks are what a comparison is about: weak ones belong there, none is counted.
     """
-    records = [(label, record) for label in labels for record in attacks_of(output / "runs" / label)]
-    if not records:
+    found = [(label, record) for label in labels for record in attacks_of(output / "runs" / label)]
+    records = [(label, record) for label, record in found if label not in compared]
+    if not found:
         return ""
     sound = sum(record["failed_checks"] == [] for _, record in records)
     lines = [f"Attacks that passed all mandatory checks: {sound} of {len(records)}.", ""]
     unchecked = sum(record["failed_checks"] is None for _, record in records)
     lines += [f"- attacks without checks: {unchecked}"] if unchecked else []
-    for label, record in records:
+    for label, record in found:
         failed = [check for check in record["checks"] if check["passed"] is False]
         names = [check["name"] + ("" if check["mandatory"] else " (not mandatory)") for check in failed]
-        lines += [f"- {label}, {record['eps']}: check {', '.join(names)} FAILED"] if names else []
+        about = ", not counted, a comparison of attacks" if label in compared else ""
+        lines += [f"- {label}, {record['eps']}{about}: check {', '.join(names)} FAILED"] if names else []
     return "\n".join(lines) + "\n"
 
 

@@ -114,7 +114,7 @@ def sandwich_steps(plan: Plan, label: str, one: TestSet) -> Iterator[Step]:
 def neighbour_steps(plan: Plan, name: str, one: TestSet) -> Iterator[Step]:
     """Fit and attack with each number of neighbours; 2 is the detector itself."""
     seed = plan.seeds[0]
-    options = ("--method", "apgd", "--norm", "linf", "--eps", one.eps, "--checks", _fewer(plan))
+    options = ("--method", "ensemble", "--norm", "linf", "--eps", one.eps, "--checks", _fewer(plan))
     for k in KS:
         label = f"{name}-robust-{seed}-k{k}"
         detector = f"{name}-robust-{seed}" if k == 2 else label

@@ -17,6 +17,7 @@ from presets import KINDS
 from certify.files import write_json, write_text
 
 MAIN, EXTRAS = ("", "certified"), ("curve", "surrogate", "score", "l2", *(f"k{k}" for k in KS))
+COMPARED = ("surrogate", "score")  # PGD on one objective and on another: the attacks are what is compared
 SIDES = ("clean", "in", "out", "both")
 CERTIFIED = (0.1, 0.25, 0.5)  # L2 radii of the table
 KEPT = ("manifest.json", "images.parquet", "compare.json")
@@ -91,7 +92,8 @@ def write_results(plan: Plan, output: Path) -> str:
     labels = list(dict.fromkeys(row["run"] for row in rows))
     for label in labels:
         keep(plan.folder(label), output / "runs" / label, KEPT)
-    sections = [table(found), directions(rows), checked(output, labels)]
+    compared = {row["run"] for row in rows if row["experiment"] in COMPARED}
+    sections = [table(found), directions(rows), checked(output, labels, compared)]
     write_text(output / "table.md", "\n".join(section for section in sections if section))
     for folder in sorted(plan.runs.glob("backbone-*")):
         keep(

@@ -53,6 +53,18 @@ def test_every_radius_counts_and_what_failed_or_is_missing_is_named(checked, tmp
     ]
 
 
+def test_attacks_that_are_compared_are_named_but_not_counted(checked, tmp_path) -> None:
+    labels = [
+        record(tmp_path, "detector", [attack("1/255", PASSED)]),
+        record(tmp_path, "surrogate", [attack("1/255", FAILED)]),
+    ]
+    assert checked(tmp_path, labels, {"surrogate"}).splitlines() == [
+        "Attacks that passed all mandatory checks: 1 of 1.",
+        "",
+        "- surrogate, 1/255, not counted, a comparison of attacks: check black_boxes FAILED",
+    ]
+
+
 def test_of_an_attack_that_was_repeated_the_last_one_counts(checked, tmp_path) -> None:
     label = record(tmp_path, "again", [attack("1/255", FAILED)], [attack("1/255", PASSED)])
     assert checked(tmp_path, [label]).splitlines() == [
