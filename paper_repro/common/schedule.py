@@ -1,15 +1,15 @@
-"""Chains in parallel: each a process of one thread with a log file, started once what it needs is complete."""
+"""Chains in parallel: processes of one thread each, a log file a chain, which starts once what it needs is complete."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.steps import Chain
+from common.worker import Worker
 
 from certify.checks import InputError
 from diffad.data import splits_kept
@@ -27,7 +27,7 @@ def run_chains(
         chains: as they are listed, those that others need come first.
         jobs: processes at a time; 1: all in this one.
         logs: folder of a log file a chain, for several processes.
-        words: the command line that runs a single chain once `--chain NAME` is appended.
+        words: the command line of a worker, which runs the chains it is asked for (see `common.worker`).
         keep_going: with several processes: after a failure run what does not need it.
     """
     if jobs < 1:
@@ -35,7 +35,7 @@ def run_chains(
     if jobs == 1:
         run_here(chains)
         return []
-    return run_parallel(chains, jobs, logs, lambda name: [*words, "--chain", name], keep_going=keep_going)
+    return run_parallel(chains, jobs, logs, words, keep_going=keep_going)
 
 
 def run_here(chains: Sequence[Chain]) -> None:
@@ -48,7 +48,7 @@ def run_here(chains: Sequence[Chain]) -> None:
 
 
 def run_parallel(
-    chains: Sequence[Chain], jobs: int, logs: Path, command: Callable[[str], list[str]], *, keep_going: bool
+    chains: Sequence[Chain], jobs: int, logs: Path, words: Sequence[str], *, keep_going: bool
 ) -> list[str]:
     """Run up to `jobs` chains at a time and return those that failed or could not start.
 
@@ -56,51 +56,65 @@ def run_parallel(
         chains: each waits for those that it needs.
         jobs: processes.
         logs: folder of a log file a chain.
-        command: from the name of a chain the words that run it.
+        words: the command line of a worker.
         keep_going: after a failure run what does not need it; otherwise stop all others and exit with the tail of its
             log.
     """
-    logs.mkdir(parents=True, exist_ok=True)
     complete = {chain.name for chain in chains if chain.complete}
     waiting = [chain for chain in chains if chain.name not in complete]
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    workers: list[Worker] = []
     started: dict[str, float] = {}
     failed: list[str] = []
     try:
-        while running or any(complete.issuperset(chain.needs) for chain in waiting):
+        while _busy(workers) or any(complete.issuperset(chain.needs) for chain in waiting):
             ready = [chain for chain in waiting if complete.issuperset(chain.needs)]
-            for chain in ready[: jobs - len(running)]:
+            for chain in ready[: jobs - len(_busy(workers))]:
                 waiting.remove(chain)
-                running[chain.name] = _start(command(chain.name), logs / f"{chain.name}.log", chain.device)
                 started[chain.name] = time.monotonic()
+                _worker_for(chain, workers, jobs, words).ask(chain.name)
             time.sleep(WAIT)
-            for name in [name for name, process in running.items() if process.poll() is not None]:
-                code = running.pop(name).returncode
+            for worker in _busy(workers):
+                name = str(worker.chain)
+                if (code := worker.answer()) is None:
+                    continue
                 if code:
                     failed.append(name)
                     _report(name, code, logs / f"{name}.log", stop=not keep_going)
                 else:
                     complete.add(name)
-                took = time.monotonic() - started[name]
-                rest = f"{len(running)} running, {len(waiting)} to come"
+                took, rest = (
+                    time.monotonic() - started[name],
+                    f"{len(_busy(workers))} running, {len(waiting)} to come",
+                )
                 print(f"{name}: {took:.0f} s; {rest}", file=sys.stderr, flush=True)
     finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
+        for worker in workers:
+            worker.end()
     return [*failed, *(chain.name for chain in waiting)]
 
 
+def _busy(workers: Sequence[Worker]) -> list[Worker]:
+    return [worker for worker in workers if worker.chain is not None]
+
+
+def _worker_for(chain: Chain, workers: list[Worker], jobs: int, words: Sequence[str]) -> Worker:
+    """Return an idle worker that sees the devices that the chain may; start one, in another's place if need be."""
+    sees = chain.device != "cpu"
+    idle = [worker for worker in workers if worker.chain is None]
+    fitting = [worker for worker in idle if worker.kind == sees and worker.alive]
+    if fitting:
+        return fitting[0]
+    if len(workers) == jobs:
+        workers.remove(idle[0])
+        idle[0].end()
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **({} if sees else HIDDEN)}
+    workers.append(Worker(words, {**os.environ, **one_thread}, kind=sees))
+    return workers[-1]
+
+
 def _report(name: str, code: int, log: Path, *, stop: bool) -> None:
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:] if log.is_file() else []
     text = "\n".join([f"{name} failed with exit code {code}; the end of its log:", *tail])
     if stop:
         sys.exit(text)
     print(text, file=sys.stderr, flush=True)
-
-
-def _start(words: list[str], log: Path, device: str) -> subprocess.Popen[bytes]:
-    more = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(HIDDEN if device == "cpu" else {})}
-    with log.open("ab") as file:
-        return subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **more})

@@ -11,9 +11,11 @@ from typing import Any
 from common import recorded
 from common.schedule import run_chains
 from common.steps import Chain
+from common.worker import serve
 
 from certify.checks import InputError
 from certify.console import run as run_command
+from diffad.data import splits_kept
 
 Stage = Callable[[], Sequence[Chain]]
 
@@ -27,7 +29,9 @@ def add_schedule(parser: argparse.ArgumentParser, runs: Path) -> None:
     add("--output", type=Path, help="default: results/PRESET beside this script")
     add("--report", action="store_true", help="run nothing; write the results of what is there")
     add("--again", action="store_true", help="run also what the results hold with the same content")
-    add("--chain", help=argparse.SUPPRESS)  # one chain of the plan, for a process of its own
+    add(
+        "--worker", action="store_true", help=argparse.SUPPRESS
+    )  # a process that runs the chains it is asked for
 
 
 def chosen(
@@ -104,14 +108,15 @@ def carry_out(
     Raises:
         InputError: names the chains that failed or could not start.
     """
-    if options.chain is not None:
-        next(chain for stage in stages for chain in stage() if chain.name == options.chain).run()
+    if options.worker:
+        with splits_kept():  # many commands read the same sets
+            serve(lambda name: _chain(stages, name).run(), lambda name: logs / f"{name}.log")
         return
     failed: list[str] = []
     chains: Sequence[Chain] = ()
     known: set[str] = set()
     holder: Path | None = None
-    again = [sys.executable, sys.argv[0], *words]
+    again = [sys.executable, sys.argv[0], *words, "--worker"]
     for stage in stages:
         chains = stage()
         known = set() if options.again else recorded.recorded(output, chains)
@@ -127,3 +132,8 @@ def carry_out(
     recorded.record(output, chains, known)
     if failed:
         raise InputError(f"not complete: {', '.join(failed)}; see {logs}")
+
+
+def _chain(stages: Sequence[Stage], name: str) -> Chain:
+    """Return the chain of a name: stages are planned anew, since a later one depends on what an earlier one chose."""
+    return next(chain for stage in stages for chain in stage() if chain.name == name)

@@ -276,7 +276,7 @@ def test_select_ranks_on_validation_and_names_the_flags(way, trained, capsys) ->
     values = [one[key] for one in found]
     assert values == sorted(values, reverse=True)
     # two sigmas that training tried, four scores, and two inner sigmas where there are any
-    assert len(merits) == 2 * 4 * (1 if way == "reference" else 2)
+    assert len(found) == 2 * 4 * (1 if way == "reference" else 2)
     best = content["candidates"][0]
     assert f"best: certify --detector {trained} --smoothing {way} --sigma {best['sigma']:g}" in captured.err
     assert ("--inner_sigma" in captured.err) == (way != "reference")

@@ -49,30 +49,62 @@ def chain_of(common, tmp_path, name, *needs):
     return steps.Chain(name, (steps.Step(name, "diffad", (), tmp_path / "done"),), needs)
 
 
+# arguments: the folder of `common`, that of the logs, a file of what was run, chains that fail
+WORKER = """
+import os, sys
+from pathlib import Path
+folder, logs, order, *bad = sys.argv[1:]
+sys.path.append(folder)
+from common.worker import serve
+def run(name):
+    assert os.environ["OMP_NUM_THREADS"] == "1" and os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    with open(order, "a") as file:
+        file.write(f"{os.getpid()} {name}\\n")
+    print("working on", name)
+    if name == "gone":
+        os._exit(0)
+    if name in bad:
+        raise {"a": SystemExit("no such thing"), "wrong": ZeroDivisionError("a bug")}[name]
+serve(run, lambda name: Path(logs) / f"{name}.log")
+"""
+
+
+def worker(tmp_path, *bad) -> list[str]:
+    return [sys.executable, "-c", WORKER, str(FOLDER), str(tmp_path / "logs"), str(tmp_path / "order"), *bad]
+
+
+def what_ran(tmp_path) -> list[list[str]]:
+    return [line.split() for line in (tmp_path / "order").read_text().splitlines()]
+
+
 def test_parallel_chains_wait_for_each_other(common, tmp_path) -> None:
     chains = [chain_of(common, tmp_path, "a"), chain_of(common, tmp_path, "b", "a")]
-    write = "import sys, os; assert os.environ['OMP_NUM_THREADS'] == '1'; open(sys.argv[1], 'a').write(sys.argv[2])"
-    words = [sys.executable, "-c", write, str(tmp_path / "order")]
     run = common("schedule").run_parallel
-    assert run(chains[::-1], 2, tmp_path / "logs", lambda name: [*words, name], keep_going=False) == []
-    assert (tmp_path / "order").read_text() == "ab"
+    assert run(chains[::-1], 2, tmp_path / "logs", worker(tmp_path), keep_going=False) == []
+    assert [name for _, name in what_ran(tmp_path)] == ["a", "b"]
+    assert (tmp_path / "logs" / "b.log").read_text() == "working on b\n"
+
+
+def test_a_process_runs_one_chain_after_another(common, tmp_path) -> None:
+    chains = [chain_of(common, tmp_path, str(place)) for place in range(6)]
+    run = common("schedule").run_parallel
+    assert run(chains, 2, tmp_path / "logs", worker(tmp_path), keep_going=False) == []
+    ran = what_ran(tmp_path)
+    assert sorted(name for _, name in ran) == [str(place) for place in range(6)]
+    assert len({process for process, _ in ran}) <= 2
 
 
 def test_a_failed_chain_ends_with_its_log_or_leaves_out_what_needs_it(common, tmp_path) -> None:
-    chains = [
-        chain_of(common, tmp_path, "a"),
-        chain_of(common, tmp_path, "b", "a"),
-        chain_of(common, tmp_path, "c"),
-    ]
-    fail = "import sys; sys.exit('no such thing' if sys.argv[1] == 'a' else 0)"
-
-    def words(name):
-        return [sys.executable, "-c", fail, name]
-
+    names = [("a",), ("b", "a"), ("c",), ("wrong",), ("gone",), ("last",)]
+    chains = [chain_of(common, tmp_path, *one) for one in names]
     run = common("schedule").run_parallel
-    with pytest.raises(SystemExit, match="a failed with exit code 1"):
+    words = worker(tmp_path, "a", "wrong")
+    with pytest.raises(SystemExit, match=r"(?s)a failed with exit code 2.*no such thing"):
         run(chains, 1, tmp_path / "logs", words, keep_going=False)
-    assert run(chains, 1, tmp_path / "logs", words, keep_going=True) == ["a", "b"]
+    # a bug, or a process that is gone, costs its own chain alone
+    assert run(chains, 1, tmp_path / "logs", words, keep_going=True) == ["a", "wrong", "gone", "b"]
+    assert "ZeroDivisionError: a bug" in (tmp_path / "logs" / "wrong.log").read_text()
+    assert [name for _, name in what_ran(tmp_path)] == ["a", "a", "c", "wrong", "gone", "last"]
 
 
 def test_wrong_numbers_of_processes_are_refused(common, tmp_path) -> None:
