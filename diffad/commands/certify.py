@@ -16,6 +16,7 @@ from diffad.commands.certify_one_draw import certify_one_draw, check_one_draw
 from diffad.commands.certify_options import FIXED, CertifyConfig, complete, plan_of
 from diffad.commands.certify_plan import show_plan
 from diffad.commands.certify_show import linf_readings, radius_quantiles, show
+from diffad.conclusion import conclusion
 from diffad.conditions import Condition
 from diffad.data import DataSplit
 from diffad.detector import Detector
@@ -108,7 +109,10 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
             detector, clean.subject, split.test, chosen, seed=plan.seed, device=plan.device
         )
         write_examples(folder, examples)
-    show(config.json, auroc_table(run), radius_quantiles(sizes, split), linf_readings(plan, split), folder)
+    table = auroc_table(run)
+    show(config.json, table, radius_quantiles(sizes, split), linf_readings(plan, split), folder)
+    if text := conclusion(table, detector.row_name):
+        console.say(text)
     return folder
 
 
