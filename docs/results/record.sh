@@ -48,7 +48,7 @@ beside() { # NAME: one table of all that is recorded of these images
 localised() { # FOLDER DETECTOR LIMIT: maps of magnetic tiles, clean and attacked
   local where="--detector $2 --data mvtec:data/magnetic_tile --resolution 64 --limit $3"
   # shellcheck disable=SC2086
-  $bin/diffad attack $where --norm linf --curve 2/255,8/255 --method apgd --steps 20 --checks none --output_dir "runs/localise-$2"
+  $bin/diffad attack $where --norm linf --curve 2/255,8/255 --method apgd --steps 20 --checks mandatory --output_dir "runs/localise-$2"
   # shellcheck disable=SC2086
   $bin/diffad localise $where --attack "runs/localise-$2" --output_dir "$1"
   cp "runs/localise-$2/manifest.json" "$1/$2-attack.json"
@@ -89,7 +89,7 @@ sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is 
   o=$out/digits-8-attack
   $bin/certify --detector runs/digits-8 --limit 10 --radii 0,0.1,0.25,0.5 --no_baselines --no_examples --output_dir $o
   $bin/diffad attack --detector runs/digits-8 --limit 10 --curve 0.1,0.25 --method ensemble --steps 20 --eot 4 --n 500 \
-    --checks none --output_dir $o
+    --checks mandatory --output_dir $o
   $bin/diffad compare $o --output_dir $o
   o=$out/magnetic_tile/32-attack
   for d in pixel_nn pca; do
@@ -97,7 +97,7 @@ sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is 
     # shellcheck disable=SC2086
     $bin/certify --detector $d $where --radii 0,0.1,0.25,0.5 --no_baselines --no_examples --output_dir $o
     # shellcheck disable=SC2086
-    $bin/diffad attack --detector $d $where --curve 0.1,0.25,0.5 --method ensemble --steps 50 --checks none --output_dir $o
+    $bin/diffad attack --detector $d $where --curve 0.1,0.25,0.5 --method ensemble --steps 50 --checks mandatory --output_dir $o
   done
   $bin/diffad compare $o --output_dir $o
   ;;
@@ -178,7 +178,7 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
   o=$out/textures-others
   images=(--data textures:grid --data_seed 1 --limit 15)
   noise=(--smoothing input --sigma 0.15)
-  attacked=(--curve 0.1,0.25 --n 500 --eot 8 --checks none --output_dir $o)
+  attacked=(--curve 0.1,0.25 --n 500 --eot 8 --checks mandatory --output_dir $o)
   if [[ ! -f runs/textures-others/selection.json ]]; then
     $bin/python train_ddpm.py --config configs/textures.yaml --seed 1 --max_train_steps 800 --output_dir runs/textures-others
   fi
@@ -206,10 +206,12 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
   d=anomalib:Padim,weights=random # with less, in a folder of its own
   $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o-padim
   $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --curve 0.1,0.25 --n 200 --eot 4 --steps 10 \
-    --batch_size 50 --checks none --output_dir $o-padim
-  $bin/python $out/timm_backbone.py --data folder:cifar10 --epochs 3 --output runs/resnet18-cifar10.safetensors # local weights
+    --batch_size 50 --checks mandatory --output_dir $o-padim
+  if [[ ! -f runs/resnet18-cifar10.safetensors ]]; then
+    $bin/python $out/timm_backbone.py --data folder:cifar10 --epochs 3 --output runs/resnet18-cifar10.safetensors # local weights
+  fi
   $bin/diffad attack --detector anomalib:Patchcore,weights=runs/resnet18-cifar10.safetensors --data mvtec:magnetic_tile --resolution 64 \
-    --limit 20 --smoothing plain --norm linf --eps 2/255 --method ensemble --steps 50 --checks none --output_dir $o/patchcore-64
+    --limit 20 --smoothing plain --norm linf --eps 2/255 --method ensemble --steps 50 --checks mandatory --output_dir $o/patchcore-64
   $bin/diffad compare $o $o-padim --output_dir $o
   ;;
 *)
