@@ -51,10 +51,15 @@ def _others(rows: Sequence[Row], detector: str, proved: dict[float, Row]) -> str
     return f"more is certified by {', '.join(better)}" if better else ""
 
 
+def warning(clean: float) -> str:
+    """Return that a detector tells next to nothing apart, without any attacker; empty where it does."""
+    return "clean, this is hardly better than a coin, so there is nothing to certify" if clean < COIN else ""
+
+
 def _advice(clean: float, proved: Sequence[Row]) -> str:
-    if clean < COIN:
+    if text := warning(clean):
         return (
-            "clean, this is hardly better than a coin, so there is nothing to certify: do the defects survive the\n"
+            f"{text}: do the defects survive the\n"
             "resolution (diffad data --sheet)? does another detector (patch_nn, pca) see them? was training too short?"
         )
     if all(row["auroc"] <= HALF for row in proved):

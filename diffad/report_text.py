@@ -7,6 +7,7 @@ from typing import Any
 
 from certify.text import floor_text
 from diffad import page
+from diffad.conclusion import warning
 from diffad.conditions import Subject
 from diffad.metric_rows import Row
 from diffad.order import OrderReport
@@ -51,6 +52,8 @@ def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
     certified = strongest(own, condition="certified", norm="l2", radius=radius, side="both")
     attacked = strongest(own, condition="attack", norm="l2", radius=radius, side="both")
     text = f"AUROC {cell_text(clean)} without an attacker" if clean else "clean AUROC not measured"
+    if clean and (doubt := warning(float(clean["auroc"]))):
+        return f"{text}; {doubt}."
     if certified is None:
         return f"{text}; nothing was certified in this run."
     if certified["auroc"] <= HALF:

@@ -224,7 +224,9 @@ def show(config: AttackConfig, rows: list[Row], folder: Path) -> None:
     if config.side is not None:
         rows = [row for row in rows if row["condition"] != "attack" or row["side"] == config.side]
     print(json.dumps({"folder": str(folder), "auroc": rows}) if config.json else format_table(rows))
-    console.say(f"\nrun folder: {folder}   (diffad compare {folder} CERTIFY_RUN draws both)")
+    certified = any(row["condition"] == "certified" for row in rows)
+    what = f"{folder}" if certified else f"{folder} CERTIFY_RUN"
+    console.say(f"\nrun folder: {folder}   (diffad compare {what} draws both)")
 
 
 def refuse_another_score(folder: Path, config: AttackConfig, plan: Plan, purifier: str | None) -> None:

@@ -110,7 +110,8 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         )
         write_examples(folder, examples)
     table = auroc_table(run)
-    show(config.json, table, radius_quantiles(sizes, split), linf_readings(plan, split), folder)
+    quantiles, linf = radius_quantiles(sizes, split), linf_readings(plan, split)
+    show(config.json, table, quantiles, linf, folder, detector.row_name)
     if text := conclusion(table, detector.row_name):
         console.say(text)
     return folder

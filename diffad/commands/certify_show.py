@@ -45,13 +45,14 @@ def show(
     quantiles: dict[str, dict[str, float]],
     linf: dict[str, float],
     folder: Path,
+    detector: str,
 ) -> None:
-    """Print results to stdout: tables, or one JSON object."""
+    """Print results to stdout: tables, that of `detector` first, or one JSON object."""
     if as_json:
         found = {"auroc": rows, "certified_radius": quantiles, "linf_reading": linf}
         print(json.dumps({"folder": str(folder), **found}))
         return
-    print(format_table(rows))
+    print(format_table(sorted(rows, key=lambda row: row["detector"] != detector)))
     rates = format_rates(rows)
     if rates:
         print("\n" + rates)

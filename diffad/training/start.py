@@ -48,11 +48,12 @@ def start_run(options: TrainingOptions, config: dict[str, Any]) -> tuple[Acceler
             "--overwrite_output_dir removes it, another --output_dir leaves it alone"
         )
     if accelerator.is_main_process:
-        say(
+        began = (
             f"resuming from {checkpoint}"
             if checkpoint
             else f"no checkpoint in {folder}: starting from step 0"
         )
+        say(f"{began}; loss and speed go to {folder / 'log.jsonl'}")
     plain = {name: _plain(value) for name, value in config.items() if value is not None}
     accelerator.init_trackers("train", config=plain)
     return accelerator, checkpoint
