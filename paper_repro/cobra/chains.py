@@ -31,7 +31,7 @@ def choice_chains(plan: Plan, name: str) -> Iterator[Chain]:
     """Train clean twins on the held-out class, attack them along the candidates, and choose."""
     labels = [plan.label(name, HELD_OUT, seed) for seed in plan.seeds]
     for seed, label in zip(plan.seeds, labels, strict=True):
-        along = (*_linf(plan), "--curve", CANDIDATES)
+        along = (*_linf(plan, plan.problems[name].twin_steps), "--curve", CANDIDATES)
         steps = (
             plan.train(name, HELD_OUT, seed, *TWIN, held_out=True),
             plan.attack(name, HELD_OUT, seed, label, *along),

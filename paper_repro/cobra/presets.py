@@ -102,7 +102,7 @@ def one_class(spec: str, normal: str, *options: str) -> tuple[str, ...]:
 
 
 DIGITS = Problem(one_class("digits", "8"), "digits", one_class("digits", "3"), experiments=EXPERIMENTS)
-# with 20 steps the attack on a clean twin failed eps_sweep, a mandatory check; with 50 it passes all of them
+# with 20 steps the attacks on clean twins failed eps_sweep, a mandatory check
 CPU_DIGITS = replace(DIGITS, twin_steps=50)
 SMALL = ("--resolution", "16")  # MNIST at the size of the digits: a third of the time
 MNIST = Problem(one_class("{mnist}", "8", *SMALL), "mnist", one_class("{mnist}", "3", *SMALL))
