@@ -47,6 +47,7 @@ BASE_ROW = {
 }
 VARIANTS = {name: flags for variants in ABLATIONS.values() for name, flags in variants.items()}
 COMPARED = (BASE_NAME, "l2")  # beside the baselines under the ensemble
+KNOWN = "known"  # the stored draws, which the attacker has
 EOT = ("1", "4", "16")  # draws a gradient step of the attack on fresh noise
 # Ways, scores and noise of the certificates; the two ways that smooth the whole detector have its own noise inside.
 CERTIFIED: Flags = {

@@ -12,7 +12,7 @@ from common.recorded import summary, with_recorded
 from common.tables import Row, keep
 from common.tables import rows_of as run_rows
 from plan import Plan
-from presets import ABLATIONS, BASE_NAME, BASELINES, CERTIFIED, COMPARED, EOT, MAIN_CERTIFICATE
+from presets import ABLATIONS, BASE_NAME, BASELINES, CERTIFIED, COMPARED, EOT, KNOWN, MAIN_CERTIFICATE
 from sections import tables
 
 from certify.files import write_json, write_text
@@ -27,8 +27,8 @@ def runs_of(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, str, str]]:
             yield "detectors", variant, f"{plan.label(name, variant, seed)}-{norm}"
     for table, variants in ABLATIONS.items():
         for variant in (BASE_NAME, *variants):
-            yield table, variant, f"{plan.label(name, variant, seed)}-pgd"
-    for draws in EOT:
+            yield table, variant, f"{plan.label(name, variant, seed)}-l2"
+    for draws in (KNOWN, *EOT):
         yield "eot", draws, f"{plan.label(name, BASE_NAME, seed)}-eot-{draws}"
     for way in CERTIFIED:
         yield "certified", way, plan.label(name, way, seed)
@@ -80,6 +80,7 @@ def write_results(plan: Plan, output: Path) -> str:
         keep(plan.folder(label), output / "runs" / label, KEPT)
     for label in logs:
         keep(plan.runs / "networks" / label, output / "networks" / label, ("manifest.json",))
-    text = "\n".join([tables(rows, plan.preset.n), checked(output, labels)])
+    compared = {row["run"] for row in rows if row["experiment"] == "eot"}
+    text = "\n".join([tables(rows, plan.preset.n), checked(output, labels, compared)])
     write_text(output / "table.md", text)
     return text

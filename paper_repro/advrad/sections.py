@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from common.tables import Row, cell, means
-from presets import ABLATIONS, BASE_NAME, BASE_ROW, MAIN_CERTIFICATE
+from presets import ABLATIONS, BASE_NAME, BASE_ROW, KNOWN, MAIN_CERTIFICATE
 
 SIDES = ("in", "out", "both")
 KEYS = ("problem", "experiment", "variant", "attacked_in", "detector", "condition", "norm", "radius", "side")
@@ -49,12 +49,12 @@ def detector_table(own: Sequence[Row], problem: str) -> str:
 
 
 def ablation_table(own: Sequence[Row], problem: str, table: str) -> str:
-    """Return the base row and those with one thing changed, under PGD in L2."""
+    """Return the base row and those with one thing changed, under the ensemble in L2."""
     part = [row for row in own if row["experiment"] == table]
     if not part:
         return ""
     radius = next(row["radius"] for row in part if row["condition"] == "attack")
-    head = f"## Ablation, {TITLES[table]}: {problem}, PGD, L2 {radius:g}"
+    head = f"## Ablation, {TITLES[table]}: {problem}, the ensemble, L2 {radius:g}"
     lines = [head, "", *columns("row", "clean", *SIDES)]
     for variant in variants_of(table):
         one = [row for row in part if row["variant"] == variant]
@@ -88,13 +88,10 @@ def eot_table(own: Sequence[Row], problem: str) -> str:
         "",
         *columns("noise", "draws a step", "clean", *SIDES),
     ]
-    fixed = [row for row in own if row["experiment"] == "shots" and row["variant"] == BASE_NAME]
-    if fixed:
-        cells = [cell(attacked(fixed, side)) for side in SIDES]
-        lines.append(line("fixed, known to the attacker", "all", cell(clean(fixed)), *cells))
     for draws in dict.fromkeys(row["variant"] for row in part):
         one = [row for row in part if row["variant"] == draws]
-        lines.append(line("fresh", draws, cell(clean(one)), *(cell(attacked(one, side)) for side in SIDES)))
+        noise = ("fixed, known to the attacker", "all") if draws == KNOWN else ("fresh", draws)
+        lines.append(line(*noise, cell(clean(one)), *(cell(attacked(one, side)) for side in SIDES)))
     return text(lines)
 
 

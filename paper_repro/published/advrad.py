@@ -60,10 +60,6 @@ def robust(rows: Sequence[Row]) -> Table:
         clean = mean(rows, experiment="detectors", variant=name, condition="clean")
         linf, l2 = (attacked(rows, "detectors", name, norm=norm) for norm in ("linf", "l2"))
         conditions = f"{DATA if name in DETECTORS else PLACE}; ensemble, Linf 8/255 and L2 .2"
-        if clean is None and name in DETECTORS:  # the ensemble is not recorded
-            clean = mean(rows, experiment="score", variant=name, condition="clean")
-            conditions = f"{DATA}; PGD, L2 .2; the ensemble is not recorded"
-            l2 = attacked(rows, "score", name)
         left = l2 if linf is None else linf
         if clean is None or left is None:
             continue
@@ -79,7 +75,7 @@ def robust(rows: Sequence[Row]) -> Table:
 
 def ablations(rows: Sequence[Row]) -> Table:
     """Return what was published of steps, shots and the noise of the detector, as directions."""
-    conditions = f"{DATA}; PGD, L2 .2, noise known to the attacker"
+    conditions = f"{DATA}; ensemble, L2 .2, noise known to the attacker"
     lines: list[Line] = []
     curve = [attacked(rows, "timestep", name) for name in STEPS]
     values = [value for value in curve if value is not None]
@@ -112,7 +108,7 @@ def ablations(rows: Sequence[Row]) -> Table:
                 "not published; " + ("more" if other > base + SLACK else "no more") + " is left under attack"
             )
             lines.append(Line(words, ABSENT, pair(base, other), conditions, verdict))
-    fixed, fresh = attacked(rows, "shots", "paper"), attacked(rows, "eot", "16")
+    fixed, fresh = attacked(rows, "eot", "known"), attacked(rows, "eot", "16")
     if fixed is not None and fresh is not None:
         verdict = "not published; " + ("flatters" if fresh > fixed + SLACK else "does not flatter")
         noise = f"{DATA}; PGD, L2 .2; 16 draws a step on fresh noise"
