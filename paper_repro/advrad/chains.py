@@ -21,6 +21,7 @@ from presets import (
 
 NETWORK = "network"
 NORMS = ("linf", "l2")
+ABLATION = "ablation"
 
 
 def all_chains(plan: Plan) -> list[Chain]:
@@ -55,37 +56,38 @@ def variant_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
     for variant, flags in wanted.items():
         label = plan.label(name, variant, seed)
         steps = [plan.variant(name, variant, seed, *flags)]
-        if {"ablations", "detectors"} & set(plan.experiments):
-            steps.append(ensemble_step(plan, name, variant, seed, "l2"))
+        if ablated:
+            half = max(2, plan.preset.steps // 2)  # of the steps: five attacks on each of sixteen rows
+            steps.append(ensemble_step(plan, name, variant, seed, "l2", f"{label}-{ABLATION}", half))
         yield _chain(plan, label, *steps, needs=(plan.label(name, NETWORK, seed),))
 
 
 def detector_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
-    """Attack the detector and the baselines by the ensemble: baselines in both norms, the detector has L2 already."""
+    """Attack the detector and the baselines by the ensemble, in both norms."""
     for variant in (*COMPARED, *BASELINES):
         label, baseline = plan.label(name, variant, seed), variant in BASELINES
         steps = [plan.fit(name, variant, seed)] if baseline else []
-        norms = NORMS if baseline else NORMS[:1]
-        steps += [ensemble_step(plan, name, variant, seed, norm) for norm in norms]
+        for norm in NORMS:
+            label_of_norm = f"{plan.label(name, variant, seed)}-{norm}"
+            steps.append(ensemble_step(plan, name, variant, seed, norm, label_of_norm, plan.preset.steps))
         needs = () if baseline else (label,)
         yield _chain(plan, label if baseline else f"{label}-ensemble", *steps, needs=needs)
 
 
-def ensemble_step(plan: Plan, name: str, variant: str, seed: int, norm: str) -> Step:
-    """Attack by the ensemble; its checks cost many times the attack on a network, and all of them go with Linf only."""
-    checks = plan.preset.checks if norm == "linf" else plan.other_checks
+def ensemble_step(plan: Plan, name: str, variant: str, seed: int, norm: str, label: str, steps: int) -> Step:
+    """Attack by the ensemble; all of its checks cost many times the attack on a network."""
     budget = (
         "--smoothing",
         "plain",
         "--method",
         "ensemble",
         "--steps",
-        str(plan.preset.steps),
+        str(steps),
         "--checks",
-        checks,
+        plan.preset.checks,
     )
     radius = ("--norm", norm, "--eps", getattr(plan.problems[name], norm))
-    return plan.attack(name, variant, seed, f"{plan.label(name, variant, seed)}-{norm}", *budget, *radius)
+    return plan.attack(name, variant, seed, label, *budget, *radius)
 
 
 def eot_chain(plan: Plan, name: str, seed: int) -> Chain:
@@ -126,7 +128,7 @@ def same_score_chain(plan: Plan, name: str, seed: int) -> Chain:
     label, few = plan.label(name, "same_score", seed), max(2, plan.preset.limit // 2)
     n, steps = plan.preset.n, max(2, plan.preset.steps // 2)
     smoothed = (*CERTIFIED[MAIN_CERTIFICATE], "--n", str(n))
-    budget = ("--method", "pgd", "--steps", str(steps), "--eot", "4", "--checks", plan.other_checks)
+    budget = ("--method", "pgd", "--steps", str(steps), "--eot", "4", "--checks", plan.preset.checks)
     radii = ("--norm", "l2", "--curve", ",".join(SAME_SCORE_RADII))
     folder = str(plan.folder(label))
     return _chain(

@@ -33,11 +33,6 @@ class Plan:
         """Return the run folder of a label."""
         return self.runs / "runs" / label
 
-    @property
-    def other_checks(self) -> str:
-        """The checks of the attacks beside the main ones: what a table needs to show a number."""
-        return "none" if self.preset.checks == "none" else "mandatory"
-
     def step(self, name: str, command: str, *argv: str) -> Step:
         """Return a step that marks its end in this plan's folder."""
         return Step(name, command, argv, self.runs / "done")

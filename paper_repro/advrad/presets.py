@@ -93,7 +93,7 @@ class Problem:
 class Preset:
     """How much: problems, seeds, test images of each label, attack steps, draws of a certificate and other numbers.
 
-    `checks` go with the ensemble in Linf, the mandatory ones of them with every other attack; `none`: with none.
+    `checks` go with every attack but those that are compared as attacks.
     `flags` go to every training.
     """
 
@@ -104,7 +104,7 @@ class Preset:
     n: int
     others: tuple[int, ...]
     draws: int
-    checks: str = "small"
+    checks: str = "mandatory"
     flags: tuple[str, ...] = ()
 
 

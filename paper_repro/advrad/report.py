@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from chains import NETWORK, NORMS
+from chains import ABLATION, NETWORK, NORMS
 from common.checked import checked
 from common.recorded import summary, with_recorded
 from common.tables import Row, keep
@@ -27,7 +27,7 @@ def runs_of(plan: Plan, name: str, seed: int) -> Iterator[tuple[str, str, str]]:
             yield "detectors", variant, f"{plan.label(name, variant, seed)}-{norm}"
     for table, variants in ABLATIONS.items():
         for variant in (BASE_NAME, *variants):
-            yield table, variant, f"{plan.label(name, variant, seed)}-l2"
+            yield table, variant, f"{plan.label(name, variant, seed)}-{ABLATION}"
     for draws in (KNOWN, *EOT):
         yield "eot", draws, f"{plan.label(name, BASE_NAME, seed)}-eot-{draws}"
     for way in CERTIFIED:

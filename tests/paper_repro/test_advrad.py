@@ -107,7 +107,7 @@ def test_tables_and_figures_show_what_is_there(advrad, tmp_path) -> None:
         summary(plan.folder(f"digits-paper-0-{norm}"), 0.9, norm, radius)
         summary(plan.folder(f"digits-pixel_nn-0-{norm}"), 0.8, norm, radius)
     for label, clean in (("paper", 0.9), ("k-50", 0.7), ("shots-2", 0.85)):
-        summary(plan.folder(f"digits-{label}-0-l2"), clean, "l2", 0.2)
+        summary(plan.folder(f"digits-{label}-0-ablation"), clean, "l2", 0.2)
     summary(plan.folder("digits-paper-0-eot-16"), 0.88, "l2", 0.2)
     summary(plan.folder("digits-reference-l2-1-0"), 0.9, "l2", 0.1, certified=True)
     summary(plan.folder("digits-same_score-0"), 0.9, "l2", 0.1, certified=True)
