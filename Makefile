@@ -20,6 +20,7 @@ help:
 
 .venv/installed: constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@echo "installing PyTorch and the rest into .venv: several GB, some minutes" >&2
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -39,6 +40,7 @@ demo: .venv
 		--radii $(DEMO_RADII) --output_dir $(DEMO_DIR)/sigma-0.25
 	$(BIN)/diffad report $(DEMO_DIR)/run
 	$(BIN)/diffad compare $(DEMO_DIR)/run $(DEMO_DIR)/sigma-0.25 --output_dir $(DEMO_DIR)/compare
+	@echo "next: source .venv/bin/activate; docs/quickstart.md does the same with a folder of your own images" >&2
 
 lint: .venv
 	$(BIN)/ruff check .
