@@ -30,11 +30,10 @@ def conclusion(rows: Sequence[Row], detector: str) -> str:
 
 def _certified(rows: Sequence[Row], detector: str) -> dict[float, Row]:
     """The rows with both labels attacked, by radius above 0."""
-    radii = {row["radius"] for row in rows if row["condition"] == "certified" and row["detector"] == detector}
+    where = {"detector": detector, "condition": "certified", "norm": "l2"}
+    radii = {row["radius"] for row in rows if all(row[name] == value for name, value in where.items())}
     found = {
-        radius: strongest(rows, detector=detector, condition="certified", radius=radius, side="both")
-        for radius in sorted(radii)
-        if radius > 0
+        radius: strongest(rows, **where, radius=radius, side="both") for radius in sorted(radii) if radius > 0
     }
     return {radius: row for radius, row in found.items() if row is not None}
 
@@ -51,13 +50,15 @@ def _others(rows: Sequence[Row], detector: str, proved: dict[float, Row]) -> str
     return f"more is certified by {', '.join(better)}" if better else ""
 
 
-def warning(clean: float) -> str:
-    """Return that a detector tells next to nothing apart, without any attacker; empty where it does."""
-    return "clean, this is hardly better than a coin, so there is nothing to certify" if clean < COIN else ""
+def warning(clean: float, proved: Sequence[Row]) -> str:
+    """Return that a detector tells next to nothing apart without any attacker; empty where it does, or is certified."""
+    if clean >= COIN or any(row["auroc"] > HALF for row in proved):
+        return ""
+    return f"clean, this is {'hardly' if clean > HALF else 'no'} better than a coin, so there is nothing to certify"
 
 
 def _advice(clean: float, proved: Sequence[Row]) -> str:
-    if text := warning(clean):
+    if text := warning(clean, proved):
         return (
             f"{text}: do the defects survive the\n"
             "resolution (diffad data --sheet)? does another detector (patch_nn, pca) see them? was training too short?"

@@ -52,12 +52,12 @@ def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
     certified = strongest(own, condition="certified", norm="l2", radius=radius, side="both")
     attacked = strongest(own, condition="attack", norm="l2", radius=radius, side="both")
     text = f"AUROC {cell_text(clean)} without an attacker" if clean else "clean AUROC not measured"
-    if clean and (doubt := warning(float(clean["auroc"]))):
-        return f"{text}; {doubt}."
     if certified is None:
         return f"{text}; nothing was certified in this run."
     if certified["auroc"] <= HALF:
         text += f"; against attacks of L2 size {radius:g} nothing is certified"
+        if clean and (doubt := warning(float(clean["auroc"]), [certified])):
+            text += f" ({doubt})"
     else:
         text += (
             f"; at least {cell_text(certified)} whatever an attack of L2 size {radius:g} does to every image"

@@ -113,7 +113,7 @@ def load_detector_and_data(
     folder = options.detector if options.detector is not None else str(built_in_detector())
     named = is_name(folder)
     source = trained_folder(folder) if named else Path(folder)
-    trained_on = {} if source is None else _training_data(source)
+    trained_on = {} if source is None else _training_data(source, places=options.data is None)
     if options.data is not None and _kind(options.data) != _kind(trained_on.get("spec", "")):
         trained_on = {}  # another data set: its classes and options are not those of the training
     given = {
@@ -230,10 +230,13 @@ def _kind(spec: str) -> str:
     return spec.partition(":")[0]
 
 
-def _training_data(folder: Path) -> dict[str, Any]:
-    """Data options of a training run's manifest, with the places of this machine; empty when the folder has none."""
+def _training_data(folder: Path, *, places: bool) -> dict[str, Any]:
+    """Data options of a training run's manifest; empty when the folder has none.
+
+    With `places` those of this machine, which the manifest does not keep.
+    """
     manifest = _read_manifest(folder)
-    found = {**manifest["data"]["options"], **remembered_places(manifest.get("detectors", {}).values())}
+    found = {**manifest["data"]["options"], **(remembered_places(manifest) if places else {})}
     return {key: value for key, value in found.items() if value is not None and key != "limit"}
 
 

@@ -104,8 +104,10 @@ def sweep_choices(
 
 def best_of_each_way(choices: Sequence[Choice]) -> list[Choice]:
     """Return the best choice of every way, best first."""
-    ways = dict.fromkeys(choice.smoothing for choice in choices)
-    return ranked(ranked(one for one in choices if one.smoothing == way)[0] for way in ways)
+    best: dict[str, Choice] = {}
+    for choice in ranked(choices):
+        best.setdefault(choice.smoothing, choice)
+    return list(best.values())
 
 
 def forward_passes(detector: Detector, ways: Sequence[str], grid: Grid, images: int) -> int:

@@ -67,5 +67,5 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
         argv=["diffad", "fit", *argv],
     )
     write_json(f"{folder}/manifest.json", manifest)
-    remember_places([detector.fingerprint()], split.options)
+    remember_places(manifest, split.options)
     print(folder)

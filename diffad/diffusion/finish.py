@@ -58,11 +58,10 @@ def finish(config: TrainConfig, denoiser: Denoiser, split: DataSplit) -> Diffusi
 def choice_text(grid: Grid, table: Sequence[Candidate]) -> str:
     """Return what was chosen, and how well it does on validation data, for people."""
     best = table[0]
-    at = ", ".join(
-        f"{floor_text(value, 3)} at {r:g}" for r, value in zip(grid.radii, best.certified, strict=True)
-    )
+    proved = [(r, value) for r, value in zip(grid.radii, best.certified, strict=True) if r > 0]
+    at = ", ".join(f"{floor_text(value, 3)} at {r:g}" for r, value in proved)
     text = f"chosen of {len(table)} ({SELECTION}): score {best.score_name}, sigma {best.sigma:g}; on held-out normals "
-    text += f"and synthetic defects AUROC {best.clean:.3f}, certified at L2 {at}"
+    text += f"and synthetic defects AUROC {best.clean:.3f}" + (f", certified at L2 {at}" if proved else "")
     if not certifies_something(table):
         text += ". Nothing is certified there by any: the clean AUROC decided"
     return text

@@ -47,4 +47,4 @@ def write_manifest(
         argv=sys.argv,
     )
     write_json(Path(config.output_dir) / "manifest.json", manifest)
-    remember_places(detectors.values(), data.options)
+    remember_places(manifest, data.options)

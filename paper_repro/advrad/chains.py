@@ -75,7 +75,7 @@ def detector_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
 
 
 def ensemble_step(plan: Plan, name: str, variant: str, seed: int, norm: str, label: str, steps: int) -> Step:
-    """Attack by the ensemble; all of its checks cost many times the attack on a network."""
+    """Attack by the ensemble, with the checks of the preset."""
     budget = (
         "--smoothing",
         "plain",

@@ -20,7 +20,7 @@ def checked(output: Path, labels: Iterable[str], compared: Container[str] = ()) 
     """
     found = [(label, record) for label in labels for record in attacks_of(output / "runs" / label)]
     records = [(label, record) for label, record in found if label not in compared]
-    if not found:
+    if not records:
         return ""
     sound = sum(record["failed_checks"] == [] for _, record in records)
     lines = [f"Attacks that passed all mandatory checks: {sound} of {len(records)}.", ""]

@@ -29,6 +29,9 @@ def run_chains(
         logs: folder of a log file a chain, for several processes.
         words: the command line of a worker, which runs the chains it is asked for (see `common.worker`).
         keep_going: with several processes: after a failure run what does not need it.
+
+    Raises:
+        InputError: fewer than one process.
     """
     if jobs < 1:
         raise InputError(f"--jobs: got {jobs}, need at least 1")
@@ -79,6 +82,10 @@ def run_parallel(
                     continue
                 if code:
                     failed.append(name)
+                    workers.remove(
+                        worker
+                    )  # whatever broke it, memory or a device: the next chain gets a sound one
+                    worker.end()
                     _report(name, code, logs / f"{name}.log", stop=not keep_going)
                 else:
                     complete.add(name)
@@ -105,8 +112,9 @@ def _worker_for(chain: Chain, workers: list[Worker], jobs: int, words: Sequence[
     if fitting:
         return fitting[0]
     if len(workers) == jobs:
-        workers.remove(idle[0])
-        idle[0].end()
+        gone = min(idle, key=lambda worker: worker.alive)
+        workers.remove(gone)
+        gone.end()
     one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **({} if sees else HIDDEN)}
     workers.append(Worker(words, {**os.environ, **one_thread}, kind=sees))
     return workers[-1]

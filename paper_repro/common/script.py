@@ -98,7 +98,7 @@ def carry_out(
 
     Args:
         options: those of `add_schedule`.
-        words: the arguments of the script, which start a process for each chain.
+        words: the arguments of the script, which start the processes too.
         stages: lists of chains, each made when those before it have run, since it may depend on what they chose; a
             later one repeats those before it.
         logs: folder of a log file a chain.

@@ -65,8 +65,15 @@ class Step:
     def _run(self) -> None:
         print(f"--- {self.name}", file=sys.stderr, flush=True)
         main = importlib.import_module(COMMANDS[self.command]).main
-        with redirect_stdout(sys.stderr):  # stdout is for the table at the end
-            code = main(list(self.argv))
+        words, sys.argv = (
+            sys.argv,
+            [COMMANDS[self.command], *self.argv],
+        )  # manifests keep the words that repeat a command
+        try:
+            with redirect_stdout(sys.stderr):  # stdout is for the table at the end
+                code = main(list(self.argv))
+        finally:
+            sys.argv = words
         if code:
             sys.exit(code)
         write_json(self.done / f"{self.name}.json", list(self.argv))

@@ -17,6 +17,7 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import IO, Any
 
+from certify.checks import InputError
 from certify.console import run as run_command
 
 DIED = -1  # exit code of a worker that ended without an answer and without a code
@@ -40,11 +41,12 @@ class Worker:
 
     def answer(self) -> int | None:
         """Return the exit code of the chain once it is through, and be idle again; None: it runs."""
-        if not select.select([self._out], [], [], 0)[0]:
+        code = self._process.poll()  # before the pipe, which children of a dead process may hold open
+        line = self._out.readline() if select.select([self._out], [], [], 0)[0] else b""
+        if not line and code is None:
             return None
-        line = self._out.readline()
         self.chain = None
-        return int(line) if line else self._process.wait() or DIED
+        return int(line) if line else code or DIED
 
     @property
     def alive(self) -> bool:
@@ -76,8 +78,14 @@ def serve(run: Callable[[str], object], log_of: Callable[[str], Path]) -> None:
     Args:
         run: runs the chain of a name.
         log_of: the file to which all output of a chain is appended.
+
+    Raises:
+        InputError: stdin is a terminal.
     """
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, suppress(KeyboardInterrupt, BrokenPipeError):
+    if sys.stdin.isatty():
+        raise InputError("--worker: is for the script itself, which asks for chains on stdin; leave it out")
+    with suppress(KeyboardInterrupt, BrokenPipeError), os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)  # nobody else answers
         for line in sys.stdin:
             name = line.strip()
             print(_logged(partial(run, name), log_of(name)), file=answers, flush=True)
@@ -86,13 +94,14 @@ def serve(run: Callable[[str], object], log_of: Callable[[str], Path]) -> None:
 def _logged(work: Callable[[], object], log: Path) -> int:
     """Run with stdout and stderr, those of subprocesses too, appended to a file; return an exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
     kept = [os.dup(1), os.dup(2)]
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
         return run_command(work)
-    except Exception:  # whatever it is, the next chain may be sound
+    except Exception:  # a bug belongs in the log, as an error does
         traceback.print_exc()
         return 1
     finally:

@@ -4,7 +4,7 @@ import pytest
 
 from diffad.conclusion import conclusion
 
-BASE = {"alpha_kind": "total", "n": 100}
+BASE = {"alpha_kind": "total", "n": 100, "norm": "l2"}
 
 
 def clean(detector: str, auroc: float) -> dict:
@@ -38,7 +38,13 @@ def test_the_detector_and_what_certifies_more_than_it():
 
 @pytest.mark.parametrize(
     ("auroc", "proved", "advice"),
-    [(0.39, 0.2, "a coin"), (0.9, 0.49, "try smaller ones"), (0.9, 0.51, None)],
+    [
+        (0.39, 0.2, "no better than a coin"),
+        (0.55, 0.2, "hardly better than a coin"),
+        (0.58, 0.55, None),
+        (0.9, 0.49, "try smaller ones"),
+        (0.9, 0.51, None),
+    ],
 )
 def test_where_it_comes_to_nothing_there_is_advice(auroc: float, proved: float, advice: str | None):
     rows = [clean("diffusion", auroc), *certified("diffusion", auroc, proved, 0.1)]

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from certify import console
+from certify.checks import InputError
 from diffad import places
 from diffad.cli import main
+from diffad.manifest import without_paths
 
 
 def write_folder(root: Path) -> Path:
@@ -29,21 +31,47 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
+def manifest(options: dict, detector: str = "a", data: str = "d") -> dict:
+    return {"detectors": {"x": detector}, "data": {"fingerprint": data, "options": without_paths(options)}}
+
+
+FAR = {"spec": "digits", "outliers": ("rest", "folder:/far/away"), "seed": 0}
+
+
 def test_only_absolute_paths_are_kept(cache):
-    places.remember_places(["a"], {"spec": "digits", "outliers": ("rest", "folder:near/by"), "seed": 0})
+    near = {**FAR, "outliers": ("rest", "folder:near/by")}
+    places.remember_places(manifest(near), near)
     assert not cache.exists()
-    assert places.remembered_places(["a"]) == {}
-    places.remember_places(
-        ["a", "b"], {"spec": "digits", "outliers": ("rest", "folder:/far/away"), "seed": 0}
-    )
-    kept = {"spec": "digits", "outliers": ("rest", "folder:/far/away")}
-    assert places.remembered_places(["c", "b"]) == kept
+    assert places.remembered_places(manifest(near)) == {}
+    places.remember_places(manifest(FAR), FAR)
+    assert places.remembered_places(manifest(FAR)) == {"spec": "digits", "outliers": FAR["outliers"]}
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(cache, capsys):
+def test_each_training_has_its_own(cache):
+    """Networks of equal weights may have been set against other outliers, or trained on other data of that name."""
+    places.remember_places(manifest(FAR), FAR)
+    one_class = {"spec": "digits", "outliers": (), "seed": 0}
+    for other in (manifest(one_class), manifest(FAR, detector="b"), manifest(FAR, data="e")):
+        assert places.remembered_places(other) == {}
+
+
+def test_a_relative_path_takes_the_place_of_an_absolute_one(cache):
+    absolute, relative = {"spec": "folder:/far/parts"}, {"spec": "folder:parts"}
+    places.remember_places(manifest(absolute), absolute)
+    assert places.remembered_places(manifest(relative)) == absolute
+    places.remember_places(manifest(relative), relative)
+    assert places.remembered_places(manifest(relative)) == {}
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_and_one_that_cannot_be_read_is_named(cache, capsys):
     cache.write_text("a file where a folder belongs")
-    places.remember_places(["a"], {"spec": "folder:/far/away"})
+    places.remember_places(manifest(FAR), FAR)
     assert "could not be kept" in capsys.readouterr().err
+    cache.unlink()
+    places.remember_places(manifest(FAR), FAR)
+    next(cache.rglob("*.json")).write_text("{")
+    with pytest.raises(InputError, match="delete it"):
+        places.remembered_places(manifest(FAR))
 
 
 def test_an_absolute_path_is_found_again_but_stands_in_no_manifest(cache, tmp_path, capsys, monkeypatch):

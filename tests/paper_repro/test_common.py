@@ -1,6 +1,7 @@
 """What all experiments share: steps, chains and their schedule, means over seeds."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,26 @@ def test_a_failed_chain_ends_with_its_log_or_leaves_out_what_needs_it(common, tm
     # a bug, or a process that is gone, costs its own chain alone
     assert run(chains, 1, tmp_path / "logs", words, keep_going=True) == ["a", "wrong", "gone", "b"]
     assert "ZeroDivisionError: a bug" in (tmp_path / "logs" / "wrong.log").read_text()
-    assert [name for _, name in what_ran(tmp_path)] == ["a", "a", "c", "wrong", "gone", "last"]
+    ran = what_ran(tmp_path)
+    assert [name for _, name in ran] == ["a", "a", "c", "wrong", "gone", "last"]
+    process = {name: number for number, name in ran[1:]}
+    assert process["c"] == process["wrong"]  # c was sound
+    assert (
+        len({process[name] for name in ("a", "c", "gone", "last")}) == 4
+    )  # nothing runs where something failed
+
+
+def test_a_worker_ends_quietly_when_its_parent_is_gone(tmp_path) -> None:
+    words = worker(tmp_path)
+    hidden = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=hidden
+    ) as one:
+        one.stdout.close()  # nobody reads the answer any more
+        _, err = one.communicate(b"a\n")
+    assert one.returncode == 0
+    assert err == b""
+    assert [name for _, name in what_ran(tmp_path)] == ["a"]
 
 
 def test_wrong_numbers_of_processes_are_refused(common, tmp_path) -> None:
