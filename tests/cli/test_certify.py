@@ -285,6 +285,7 @@ def test_sigma_alone_trains_the_built_in_detector_once(tmp_path, capsys, monkeyp
     assert trained[0].output_dir == str(tmp_path / "cache" / "diffad" / "digits-8")
     assert "training the built-in digits detector" in err
     assert "using the built-in digits detector" in err
+    assert "in short: diffusion, AUROC 0." in err
     assert not list(tmp_path.glob("runs/digits*"))
 
 

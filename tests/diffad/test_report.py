@@ -90,6 +90,7 @@ def test_where_nothing_is_certified_the_page_says_so(tmp_path, run):
     page = report_command(poor.folder).read_text(encoding="utf-8")
     assert "nothing is certified" in page
     assert "brings the AUROC below" not in page
+    assert "better than a coin" not in page
 
 
 def test_no_page_for_a_run_out_of_order(tmp_path, run):
