@@ -73,7 +73,7 @@ ADVRAD_CLAIMS: list[Claim] = [
          *certified_advrad("reference-l2-1", THREE), *network_free("pixel_nn", THREE)),
     text("advrad", "certifies {} / {} at L2 .1 / .2, the published score smoothed whole (`input`, σ = .25) {} / {}",
          *certified_advrad("reference-root_max-0.5"), *certified_advrad("input-paper-0.25")),
-    text("advrad", "knows the four stored draws leaves {}, one who averages over fresh draws {}, {} and {}",
+    text("advrad", "knows the four stored draws leaves {}, one that averages over fresh draws {}, {} and {}",
          *(advrad("eot", draws) for draws in ("known", "1", "4", "16"))),
     text("advrad", "(12 + 12 images): {} and {} at .1, {} and {} at .2, clean {}",
          *(value for radius in (0.1, 0.2) for value in
