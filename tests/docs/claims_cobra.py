@@ -77,9 +77,9 @@ CLAIMS: list[Claim] = [
     text("(σ = .25, L2, `both`): {} at .1, {} at .25; its smoothed score is below chance even without an "
          "attacker ({})", proved("digits", 0.1), proved("digits", 0.25), proved("digits", 0.0, "clean")),
     text("SupCL {} / {}, Opposite {} / {}, CLS {} / {}, clamped COBRA {} / {}, NT-Xent (CL) {} / {}, clamped + "
-         "CLS {} / {}, **additive COBRA {} / {}, additive + CLS {} / {}**",
-         *(value for name in ("SupCL", "Opposite", "CLS", "COBRA-clamped", "CL", "COBRA-clamped+CLS", "COBRA-additive")
-           for value in pair("losses", name)), *BEST),
+         "CLS {} / {}, **additive + CLS {} / {}, additive COBRA {} / {}**",
+         *(value for name in ("SupCL", "Opposite", "CLS", "COBRA-clamped", "CL", "COBRA-clamped+CLS")
+           for value in pair("losses", name)), *BEST, *pair("losses", "COBRA-additive")),
     text("each of its parts alone is behind ({} to {})", min(PARTS), max(PARTS)),
     text("(seeds {}, {}, {} with it, {}, {}, {} without)",
          *seeds(ROWS, **cobra("main", "adversarial", "both")), *ADDITIVE),
