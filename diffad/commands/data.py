@@ -24,9 +24,8 @@ from diffad.tables import align
 
 COLUMNS, ROWS = 10, 2  # of each kind of image on the sheet
 TITLE = 19  # pixels of the line above each kind of image
-LEAK = (
-    0.25  # test normals that look like a train image beyond the share of anomalies that do: worth a warning
-)
+# test normals that look like a train image, beyond the share of anomalies that do: worth a warning
+LEAK = 0.25
 USES = (  # of the parts, in their order
     "fitted on",
     "the threshold, held out of your training images",

@@ -82,17 +82,14 @@ def run_parallel(
                     continue
                 if code:
                     failed.append(name)
-                    workers.remove(
-                        worker
-                    )  # whatever broke it, memory or a device: the next chain gets a sound one
+                    # whatever broke it, memory or a device: the next chain gets a sound one
+                    workers.remove(worker)
                     worker.end()
                     _report(name, code, logs / f"{name}.log", stop=not keep_going)
                 else:
                     complete.add(name)
-                took, rest = (
-                    time.monotonic() - started[name],
-                    f"{len(_busy(workers))} running, {len(waiting)} to come",
-                )
+                took = time.monotonic() - started[name]
+                rest = f"{len(_busy(workers))} running, {len(waiting)} to come"
                 print(f"{name}: {took:.0f} s; {rest}", file=sys.stderr, flush=True)
     finally:
         for worker in workers:

@@ -29,9 +29,8 @@ def add_schedule(parser: argparse.ArgumentParser, runs: Path) -> None:
     add("--output", type=Path, help="default: results/PRESET beside this script")
     add("--report", action="store_true", help="run nothing; write the results of what is there")
     add("--again", action="store_true", help="run also what the results hold with the same content")
-    add(
-        "--worker", action="store_true", help=argparse.SUPPRESS
-    )  # a process that runs the chains it is asked for
+    # a process that runs the chains it is asked for
+    add("--worker", action="store_true", help=argparse.SUPPRESS)
 
 
 def chosen(

@@ -65,10 +65,8 @@ class Step:
     def _run(self) -> None:
         print(f"--- {self.name}", file=sys.stderr, flush=True)
         main = importlib.import_module(COMMANDS[self.command]).main
-        words, sys.argv = (
-            sys.argv,
-            [COMMANDS[self.command], *self.argv],
-        )  # manifests keep the words that repeat a command
+        # manifests keep the words that repeat a command
+        words, sys.argv = sys.argv, [COMMANDS[self.command], *self.argv]
         try:
             with redirect_stdout(sys.stderr):  # stdout is for the table at the end
                 code = main(list(self.argv))
