@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diffad.metric_rows import Row
-from diffad.tables import HALF, cell_text, strongest
+from diffad.ranking import HALF
+from diffad.tables import cell_text, strongest
 
 COIN = 0.6  # a clean AUROC below this is hardly better than guessing
 

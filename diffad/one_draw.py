@@ -26,7 +26,8 @@ from diffad.drawn import draw_store, report_invalid
 from diffad.metric_rows import Row
 from diffad.outlier_sets import outlier_sets
 from diffad.plan import Plan, smooth, subject_of
-from diffad.tables import HALF, NOTHING, align, find, over_sets
+from diffad.ranking import HALF
+from diffad.tables import NOTHING, align, find, over_sets
 from diffad.thresholds import quantile_threshold
 
 

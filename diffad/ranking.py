@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-WORTHLESS = 0.5  # what a score that tells nothing apart certifies at every radius
+HALF = 0.5  # what a constant score has, and certifies at every radius, since ties count one half
 
 
 @runtime_checkable
@@ -42,4 +42,4 @@ def ranked(choices: Iterable[One]) -> list[One]:
 
 def certifies_something(choices: Sequence[Ranked]) -> bool:
     """Whether any choice certifies an AUROC above .5 at any radius."""
-    return any(max(one.certified, default=0.0) > WORTHLESS for one in choices)
+    return any(max(one.certified, default=0.0) > HALF for one in choices)

@@ -12,8 +12,9 @@ from diffad.conditions import Subject
 from diffad.metric_rows import Row
 from diffad.order import OrderReport
 from diffad.plots import pick_radius
+from diffad.ranking import HALF
 from diffad.runs import Run
-from diffad.tables import HALF, cell_text, find, over_sets, strongest, subject_of, total_alpha
+from diffad.tables import cell_text, find, over_sets, strongest, subject_of, total_alpha
 
 WAYS = {
     "none": "the detector's own score, without noise: its proven Lipschitz constant gives the bounds",

@@ -12,11 +12,11 @@ from certify.checks import InputError
 from certify.text import ceil_text, floor_text
 from diffad.conditions import Subject
 from diffad.metric_rows import ATTACKED, CORRECTED, Row
+from diffad.ranking import HALF
 
 NOTHING = "nothing certified"
 UNCONVERGED = "not converged"
 MISSING = "-"
-HALF = 0.5  # what a constant score certifies at every radius, since ties count one half
 
 
 def cell_text(row: Row | None, metric: str = "auroc", digits: int = 3) -> str:

@@ -22,10 +22,11 @@ from diffad.localised import CLEAN, localisation_row, masks_of, threats
 from diffad.manifest import build_manifest, describe_data, merge_manifests, now
 from diffad.metric_rows import Row
 from diffad.precision import exact_float32
+from diffad.ranking import HALF
 from diffad.results import MANIFEST
 from diffad.sources import SourceOptions, load_sources, parse_radii
 from diffad.subject import folder_name
-from diffad.tables import HALF, NOTHING, radius_text
+from diffad.tables import NOTHING, radius_text
 
 TABLE = "localisation.json"
 METRICS = {"pixel AUROC": "pixel_auroc", "PRO": "pro", "image AUROC": "image_auroc"}

@@ -12,7 +12,7 @@ from html import escape
 from diffad import page
 from diffad.leaderboard import words
 from diffad.leaderboard.entries import Board, Entry, Found
-from diffad.tables import HALF
+from diffad.ranking import HALF
 
 # Kinds of marks and what they stand for.
 KEY = {

@@ -14,8 +14,9 @@ from certify.types import FloatArray, Side
 from diffad.conditions import Subject
 from diffad.metric_rows import Row, auroc_table
 from diffad.plots.style import LIGHT, Theme, new_figure, style
+from diffad.ranking import HALF
 from diffad.runs import NETWORK_FREE, Run, join_runs
-from diffad.tables import HALF, find, strength, subject_of
+from diffad.tables import find, strength, subject_of
 
 FEW = 4  # curves that can all be shaded
 BESIDE = 10  # more curves than these have their legend beside the axes

@@ -93,6 +93,21 @@ def test_where_nothing_is_certified_the_page_says_so(tmp_path, run):
     assert "better than a coin" not in page
 
 
+def test_a_detector_no_better_than_a_coin_is_called_that(tmp_path, run):
+    def coin(c):
+        if c.condition == "clean":
+            return replace(c, bounds=ScoreBounds.exact(np.ones(40)))
+        return replace(c, bounds=ScoreBounds(np.full(40, -np.inf), np.full(40, np.inf)))
+
+    poor = write_run(
+        tmp_path / "coin", run.manifest, [coin(c) for c in run.conditions if c.condition != "attack"]
+    )
+    page = report_command(poor.folder).read_text(encoding="utf-8")
+    assert (
+        "nothing is certified (clean, this is no better than a coin, so there is nothing to certify)" in page
+    )
+
+
 def test_no_page_for_a_run_out_of_order(tmp_path, run):
     def boast(c):
         apart = np.where(c.images.labels == 1, 9.0, 0.0)

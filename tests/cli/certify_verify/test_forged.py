@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from verifying import FAST, checks, failed, forge, retell, rewrite_rows
+from verifying import FAST, checks, failed, forge, retell, rewrite_draws, rewrite_rows
 
 from certify import console
 from certify.certificate import percentile_scores
@@ -94,14 +94,9 @@ def test_fewer_held_out_normals_than_the_options_say_fail(run, trained, capsys) 
     """Who may leave out the normals with the highest scores chooses the threshold."""
     folder = run / "draws" / "diffusion" / "calibrate"
     old = ScoreStore(folder, json.loads((folder / "config.json").read_text())["config"])
-    kept = {index: (digest, old.chunks(index, digest)) for index, digest in old.digests().items()}
-    score = {index: percentile_scores(stored_draws(old, [index], 100))[0] for index in kept}
-    lowest = sorted(kept, key=lambda index: score[index])[:12]
-    for log in folder.glob("scores-*.bin"):
-        log.unlink()
-    new = ScoreStore(folder, old.config)
-    for index in lowest:
-        new.put(index, *kept[index])
+    score = {index: percentile_scores(stored_draws(old, [index], 100))[0] for index in old.digests()}
+    lowest = sorted(score, key=lambda index: score[index])[:12]
+    rewrite_draws(folder, lambda kept: {index: kept[index] for index in lowest})
 
     def lower(columns) -> None:
         """Write the largest of 12, which is the rank that 0.9 gives."""
@@ -128,15 +123,14 @@ def test_a_forged_score_is_found_by_drawing_it_again(run, trained, capsys) -> No
 
 def test_a_run_forged_throughout_is_found_as_well(run, trained, capsys) -> None:
     """Stored scores, rows and tables agree with each other; only the noise tells."""
-    folder = run / "draws" / "diffusion"
-    config = json.loads((folder / "config.json").read_text())["config"]
-    old = ScoreStore(folder, config)
-    kept = {index: (digest, old.chunks(index, digest)) for index, digest in old.digests().items()}
-    for log in folder.glob("scores-*.bin"):
-        log.unlink()
-    new = ScoreStore(folder, config)
-    for index, (digest, chunks) in kept.items():
-        new.put(index, digest, {chunk: scores + np.float32(index >= 3) for chunk, scores in chunks.items()})
+
+    def raised(kept):
+        return {
+            index: (digest, {chunk: scores + np.float32(index >= 3) for chunk, scores in chunks.items()})
+            for index, (digest, chunks) in kept.items()
+        }
+
+    rewrite_draws(run / "draws" / "diffusion", raised)
     argv = ["--detector", str(trained), "--output_dir", str(run), *FAST]
     assert main(argv) == console.DONE  # reads the forged draws, and writes rows and tables from them
     capsys.readouterr()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,10 @@ from certify import console
 from certify.cli import main
 from certify.files import write_json
 from certify.log import read_layout, read_records
+from certify.store import ScoreStore
 from diffad.results import read_run, summarize
+
+Stored = dict[int, tuple[str, dict[int, Any]]]  # by image: its digest, and its scores by chunk
 
 FAST = ["--limit", "3", "--n", "100", "--batch_size", "50", "--radii", "0.1", "--no_examples"]
 
@@ -42,6 +47,17 @@ def rewrite_rows(run: Path, change) -> None:
 def retell(run: Path) -> None:
     """Write the tables that changed rows give, as somebody would who forges with care."""
     write_json(run / "summary.json", summarize(read_run(run)))
+
+
+def rewrite_draws(folder: Path, change: Callable[[Stored], Stored]) -> None:
+    """Write the stored scores anew as somebody would who has the library: by image, its digest and its chunks."""
+    old = ScoreStore(folder, json.loads((folder / "config.json").read_text())["config"])
+    kept = change({index: (digest, old.chunks(index, digest)) for index, digest in old.digests().items()})
+    for log in folder.glob("scores-*.bin"):
+        log.unlink()
+    new = ScoreStore(folder, old.config)
+    for index, (digest, chunks) in kept.items():
+        new.put(index, digest, chunks)
 
 
 def forge(run: Path, place: int, row: int, value: float) -> None:
