@@ -32,7 +32,8 @@ class Paper:
     accepts: tuple[str, ...] = ()
 
 
-CHAINS = ("--again", "--jobs", "--keep_going", "--device")
+SCHEDULE = ("--again", "--jobs", "--keep_going")
+CHAINS = (*SCHEDULE, "--device")
 THREE = ("smoke", "cpu", "paper")
 PAPERS: dict[str, Paper] = {
     "advrad": Paper(
@@ -70,8 +71,8 @@ PAPERS: dict[str, Paper] = {
         },
         (*CHAINS, "--mnist", "--cifar10", "--tile"),
     ),
-    "cohen2019": Paper("randomized smoothing of a classifier", ("smoke", "cpu"), accepts=("--again",)),
-    "carlini2022": Paper("diffusion-denoised smoothing", ("smoke", "cpu"), accepts=("--again",)),
+    "cohen2019": Paper("randomized smoothing of a classifier", ("smoke", "cpu"), accepts=SCHEDULE),
+    "carlini2022": Paper("diffusion-denoised smoothing", ("smoke", "cpu"), accepts=SCHEDULE),
 }
 
 

@@ -12,22 +12,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common.classifiers import Logits, train_classifier
-from common.levels import Budget, Level, measured, print_results, recorded
-from common.steps import Step
-
-from certify.console import run as run_command
-from diffad import load_detector
-from diffad.backbones.labelled import LabelledSplit, load_labelled
+from common.levels import Budget, level_step, write_levels
+from common.script import Stage, add_schedule, run_script
+from common.steps import Chain, Step
 
 HERE = Path(__file__).parent
-ROWS = ("plain", "denoised", "noise-trained")
+ROWS, DENOISER = ("plain", "denoised", "noise-trained"), "denoiser"
 # every digit is normal; the data set needs something else to be anomalous, which a denoiser never sees
 UNLABELLED = ("--data", "digits", "--protocol", "unlabeled_multiclass", "--outliers", "textures")
 NETWORK = ("--space_to_depth", "2", "--block_out_channels", "64", "128", "--prediction_type", "v_prediction")
@@ -51,67 +45,66 @@ PRESETS = {
 }
 
 
-def train_denoiser(preset: Preset, runs: Path) -> Path:
-    """Train the diffusion model unless it is there; return its folder."""
-    folder = runs / "denoiser"
-    argv = (*UNLABELLED, *NETWORK, *NOISE, "--seed", str(preset.budget.seed))
-    amount = (
-        "--max_train_steps",
-        str(preset.diffusion_steps),
-        "--lr_warmup_steps",
-        "5",
-        "--select_images",
-        "10",
-    )
-    Step("denoiser", "ddpm", (*argv, *amount, *RATE, "--output_dir", str(folder)), runs / "done").run()
-    return folder
+@dataclass(frozen=True)
+class Plan:
+    """A preset and the folder of its steps."""
+
+    preset: Preset
+    runs: Path
+
+    def chains(self) -> list[Chain]:
+        """Return the diffusion model, then the rows of each noise level."""
+        return [Chain(DENOISER, (self.training(),)), *self.levels()]
+
+    def levels(self) -> list[Chain]:
+        """Return a chain a row and noise level."""
+        preset = self.preset
+        shared = {"steps": preset.steps, "diffusion_steps": preset.diffusion_steps}
+        chains = []
+        for sigma in preset.sigmas:
+            for row in ROWS:
+                name = f"{row}-{sigma:g}"
+                options = {**shared, "budget": asdict(preset.budget), "row": row, "sigma": sigma}
+                needs = (DENOISER,) if row == "denoised" else ()
+                chains.append(Chain(name, (level_step(name, options, self.runs),), needs))
+        return chains
+
+    def training(self) -> Step:
+        """Return the training of the diffusion model."""
+        amount = ("--max_train_steps", str(self.preset.diffusion_steps), "--lr_warmup_steps", "5")
+        rest = ("--select_images", "10", *RATE, "--output_dir", str(self.runs / DENOISER))
+        argv = (*UNLABELLED, *NETWORK, *NOISE, "--seed", str(self.preset.budget.seed), *amount, *rest)
+        return Step(DENOISER, "ddpm", argv, self.runs / "done")
 
 
-def logits_of(preset: Preset, split: LabelledSplit, row: str, sigma: float, runs: Path) -> Logits:
-    """Return what is smoothed, from noisy images to logits; the denoiser is trained once it is needed."""
-    amount = {"steps": preset.steps, "seed": preset.budget.seed}
-    own = sigma if row == "noise-trained" else 0.0
-    network = train_classifier(split.train, len(split.classes), sigma=own, **amount)
-    if row != "denoised":
-        return network
-    diffusion: Any = load_detector(train_denoiser(preset, runs))
-    return lambda noisy: network(diffusion.reconstruct(noisy, sigma))
-
-
-def level(preset: Preset, row: str, sigma: float, runs: Path) -> Level:
-    """Certify and attack one row at one noise level."""
-    split = load_labelled("digits", seed=preset.budget.seed)
-    logits = logits_of(preset, split, row, sigma, runs)
-    return measured(f"{row}, sigma {sigma:g}", logits, split, sigma, preset.budget)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit code."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), default="smoke")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/carlini2022"), help="folder of the diffusion model"
-    )
-    parser.add_argument("--output", type=Path, help="default: results/PRESET beside this script")
-    parser.add_argument("--again", action="store_true", help="measure also what is recorded")
-    options = parser.parse_args(argv)
-    preset = PRESETS[options.preset]
-    folder = options.output or HERE / "results" / options.preset
+    add_schedule(parser, Path("runs/carlini2022"))
+    return parser.parse_args(argv)
 
-    def work() -> None:
-        runs = options.runs / options.preset
-        names = []
-        for sigma in preset.sigmas:
-            for row in ROWS:
-                wanted = {**asdict(preset), "row": row, "sigma": sigma}
-                names.append(f"{row}-{sigma:g}")
-                compute = partial(level, preset, row, sigma, runs)
-                recorded(folder, names[-1], wanted, compute, again=options.again)
-        print_results(folder, names)
 
-    return run_command(work)
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return what the command line asks for."""
+    return Plan(PRESETS[options.preset], options.runs / options.preset)
+
+
+def stages(plan: Plan, _options: argparse.Namespace, _output: Path) -> list[Stage]:
+    """Return all chains at once: none depends on what others choose."""
+    return [plan.chains]
+
+
+def write_results(plan: Plan, output: Path) -> str:
+    """Write the levels and their table into the folder of the results; return the table."""
+    return write_levels(plan.runs, output, [chain.name for chain in plan.levels()])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit code."""
+    return run_script(argv, parse, plan_of, stages, HERE / "results", write_results)
 
 
 if __name__ == "__main__":

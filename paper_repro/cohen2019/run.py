@@ -3,8 +3,8 @@
 A small network is trained with Gaussian noise on scikit-learn's digits, ten classes at 16 x 16, certified with the
 engine of this toolkit as Cohen, Rosenfeld and Kolter (2019) certify theirs, and attacked. The question is whether the
 engine, built for scores, shows what is known of classifiers: more noise costs accuracy and buys radius, the radius ends
-at what n draws can prove, and no attack breaks a certified image. Every noise level is kept in a file of its own with
-what decides it; a repeated call does what is missing.
+at what n draws can prove, and no attack breaks a certified image. Every noise level is a step of its own; a repeated
+call does what is missing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common.classifiers import train_classifier
-from common.levels import Budget, Level, measured, print_results, recorded
-
-from certify.console import run as run_command
-from diffad.backbones.labelled import load_labelled
+from common.levels import Budget, level_step, write_levels
+from common.script import Stage, add_schedule, run_script
+from common.steps import Chain
 
 HERE = Path(__file__).parent
 
@@ -42,34 +39,48 @@ PRESETS = {
 }
 
 
-def level(preset: Preset, sigma: float) -> Level:
-    """Train, certify and attack at one noise level."""
-    split = load_labelled("digits", seed=preset.budget.seed)
-    amount = {"steps": preset.steps, "seed": preset.budget.seed}
-    network = train_classifier(split.train, len(split.classes), sigma=sigma, **amount)
-    return measured(f"sigma {sigma:g}", network, split, sigma, preset.budget)
+@dataclass(frozen=True)
+class Plan:
+    """A preset and the folder of its steps."""
+
+    preset: Preset
+    runs: Path
+
+    def chains(self) -> list[Chain]:
+        """Return a chain a noise level."""
+        shared = {"steps": self.preset.steps, "budget": asdict(self.preset.budget)}
+        options = {f"sigma-{sigma:g}": {**shared, "sigma": sigma} for sigma in self.preset.sigmas}
+        return [Chain(name, (level_step(name, one, self.runs),)) for name, one in options.items()]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit code."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), default="smoke")
-    parser.add_argument("--output", type=Path, help="default: results/PRESET beside this script")
-    parser.add_argument("--again", action="store_true", help="measure also what is recorded")
-    options = parser.parse_args(argv)
-    preset = PRESETS[options.preset]
-    folder = options.output or HERE / "results" / options.preset
+    add_schedule(parser, Path("runs/cohen2019"))
+    return parser.parse_args(argv)
 
-    def work() -> None:
-        for sigma in preset.sigmas:
-            wanted = {**asdict(preset), "sigma": sigma}
-            compute = partial(level, preset, sigma)
-            recorded(folder, f"sigma-{sigma:g}", wanted, compute, again=options.again)
-        print_results(folder, [f"sigma-{sigma:g}" for sigma in preset.sigmas])
 
-    return run_command(work)
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return what the command line asks for."""
+    return Plan(PRESETS[options.preset], options.runs / options.preset)
+
+
+def stages(plan: Plan, _options: argparse.Namespace, _output: Path) -> list[Stage]:
+    """Return all chains at once: none depends on what others choose."""
+    return [plan.chains]
+
+
+def write_results(plan: Plan, output: Path) -> str:
+    """Write the levels and their table into the folder of the results; return the table."""
+    return write_levels(plan.runs, output, [chain.name for chain in plan.chains()])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit code."""
+    return run_script(argv, parse, plan_of, stages, HERE / "results", write_results)
 
 
 if __name__ == "__main__":

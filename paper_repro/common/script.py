@@ -55,7 +55,7 @@ def run_script(
     stages: Callable[[Any, argparse.Namespace, Path], Sequence[Stage]],
     results: Path,
     write_results: Callable[[Any, Path], str],
-    draw_figures: Callable[[Path], None],
+    draw_figures: Callable[[Path], None] | None = None,
 ) -> int:
     """Run what is missing of a paper, write its results, and return the exit code.
 
@@ -66,7 +66,7 @@ def run_script(
         stages: the lists of chains of a plan (see `carry_out`), with the options and the folder of the results.
         results: folder of the results of every preset.
         write_results: writes the results of what is there into a folder and returns their tables.
-        draw_figures: draws the figures of a folder of results.
+        draw_figures: draws the figures of a folder of results; None: there are none.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     options = parse(words)
@@ -77,7 +77,8 @@ def run_script(
 
         def write() -> str:
             text = write_results(plan, output)
-            draw_figures(output)
+            if draw_figures is not None:
+                draw_figures(output)
             return text
 
         carry_out(options, words, stages(plan, options, output), plan.runs / "logs", output, write)

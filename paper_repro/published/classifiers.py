@@ -22,7 +22,7 @@ def tables() -> list[Table]:
 
 def levels(paper: str) -> list[dict[str, Any]]:
     """Return what is recorded of a paper, a noise level and row each."""
-    files = sorted(path for path in folder(paper, PRESET).glob("*.json"))
+    files = sorted(path for path in (folder(paper, PRESET) / "levels").glob("*.json"))
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 

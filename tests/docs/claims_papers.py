@@ -167,7 +167,7 @@ def of_denoised(cell: Cell) -> list[tuple[Source, ...]]:
 
 
 def level_value(paper: str, level_name: str, cell: Cell) -> list[tuple[Source, ...]]:
-    level = load(f"paper_repro/{paper}/results/cpu/{level_name}.json")
+    level = load(f"paper_repro/{paper}/results/cpu/levels/{level_name}.json")
     values = {float(radius): value for radius, value in level[cell.kind].items()}
     value = values[cell.radius]
     return [(Floor(value) if cell.kind == "certified" else value,)]

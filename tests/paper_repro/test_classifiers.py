@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 import torch
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
+
+from certify.checks import InputError
+from diffad.baselines.pixel_mean import PixelMean
 
 FOLDER = Path(__file__).parents[2] / "paper_repro"
 
@@ -26,7 +30,8 @@ def modules(monkeypatch):
         return importlib.import_module(name)
 
     yield load
-    sys.modules.pop("run", None)
+    for name in ("run", "measures"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize(("votes", "n"), [(100, 100), (90, 100), (51, 100), (50, 100), (999, 1000)])
@@ -67,26 +72,59 @@ def test_noise_draws_choose_the_class_that_they_do_not_certify(modules) -> None:
     assert np.all((found.radius > 0.2) & (found.radius < 0.3))
 
 
-def test_the_smoke_preset_of_cohen_runs_and_resumes(modules, tmp_path, capsys) -> None:
+def smoke(modules, folder: Path, *flags: str) -> int:
+    """Run the smoke preset of Cohen et al. into a folder."""
     run = modules("run", "cohen2019")
-    argv = ["--preset", "smoke", "--output", str(tmp_path)]
-    assert run.main(argv) == 0
-    (file,) = tmp_path.glob("sigma-*.json")
+    modules("measures", "cohen2019")
+    words = ["--preset", "smoke", "--runs", str(folder / "runs"), "--output", str(folder / "results")]
+    return run.main([*words, *flags])
+
+
+def test_the_smoke_preset_of_cohen_runs_and_is_not_run_again(modules, tmp_path, capsys) -> None:
+    assert smoke(modules, tmp_path) == 0
+    file = tmp_path / "results" / "levels" / "sigma-0.25.json"
     first = file.read_bytes()
-    assert run.main(argv) == 0
+    shutil.rmtree(tmp_path / "runs")
+    assert smoke(modules, tmp_path) == 0
     assert file.read_bytes() == first
+    assert not (tmp_path / "runs").exists()  # the results hold all of it
     found = json.loads(first)
     assert found["broken"] == 0
     assert found["manifest"]["commands"][0]["seeds"] == {"all": 0}
-    assert "sigma 0.25" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "sigma 0.25" in captured.out
+    assert "nothing to run" in captured.err
 
 
 def test_a_certificate_above_an_attack_is_an_error(modules, tmp_path, capsys) -> None:
-    run = modules("run", "cohen2019")
-    argv = ["--preset", "smoke", "--output", str(tmp_path)]
-    assert run.main(argv) == 0
-    (file,) = tmp_path.glob("sigma-*.json")
+    assert smoke(modules, tmp_path) == 0
+    file = tmp_path / "runs" / "smoke" / "levels" / "sigma-0.25.json"
     found = json.loads(file.read_text())
     file.write_text(json.dumps(found | {"attacked": {"0.25": -1.0}}))
-    assert run.main(argv) == 1
+    assert smoke(modules, tmp_path, "--report") == 1
     assert "certified above attacked at ['0.25']" in capsys.readouterr().err
+
+
+def test_what_stands_behind_the_denoiser_waits_for_it(modules, tmp_path) -> None:
+    run = modules("run", "carlini2022")
+    plan = run.plan_of(run.parse(["--preset", "cpu", "--runs", str(tmp_path)]))
+    needs = {chain.name: chain.needs for chain in plan.chains()}
+    assert needs["denoised-0.25"] == ("denoiser",)
+    assert needs["plain-0.25"] == needs["denoiser"] == ()
+    assert len(needs) == 1 + 3 * 3
+
+
+def test_no_other_detector_takes_the_place_of_the_denoiser(modules, tmp_path) -> None:
+    measures = modules("measures", "carlini2022")
+    normals = torch.rand((8, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    PixelMean().fit(normals).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match="holds a pixel_mean, need a diffusion detector"):
+        measures.behind(tmp_path / "other", lambda images: images, 0.25)
+
+
+@pytest.mark.parametrize("paper", ["cohen2019", "carlini2022"])
+def test_the_recorded_levels_are_those_of_the_preset(modules, tmp_path, paper) -> None:
+    run, recorded = modules("run", paper), modules("common.recorded")
+    plan = run.plan_of(run.parse(["--preset", "cpu", "--runs", str(tmp_path)]))
+    folder = FOLDER / paper / "results" / "cpu"
+    assert len(recorded.recorded(folder, plan.chains())) == len(plan.chains())

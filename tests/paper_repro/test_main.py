@@ -50,7 +50,7 @@ def test_all_goes_on_after_a_failure_and_fails_in_the_end(started, capsys) -> No
     assert [words[0] for words in started.words] == [
         name for name in papers() if "cpu" in papers()[name].presets
     ]
-    assert ["cohen2019", "--preset", "cpu", "--again"] in started.words  # which has no --jobs
+    assert ["cohen2019", "--preset", "cpu", "--again", "--jobs", "2"] in started.words
     assert "not complete: cobra; the same command resumes" in capsys.readouterr().err
 
 
@@ -58,7 +58,6 @@ def test_all_gives_every_core_a_process_unless_told(started, monkeypatch) -> Non
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert main("all", "--preset", "cpu") == 0
     assert ["atd", "--preset", "cpu", "--only", "digits", "--jobs", "2"] in started.words
-    assert ["cohen2019", "--preset", "cpu"] in started.words
     started.words.clear()
     assert main("all", "--preset", "cpu", "--jobs", "1") == 0
     assert ["atd", "--preset", "cpu", "--only", "digits", "--jobs", "1"] in started.words
