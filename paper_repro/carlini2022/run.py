@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from common.levels import Budget, level_step, write_levels
-from common.script import Stage, add_schedule, run_script
+from common.level_script import parse_levels, run_levels
+from common.levels import Budget, level_step
 from common.steps import Chain, Step
 
 HERE = Path(__file__).parent
@@ -79,12 +79,7 @@ class Plan:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="smoke")
-    add_schedule(parser, Path("runs/carlini2022"))
-    return parser.parse_args(argv)
+    return parse_levels(argv, __doc__, tuple(PRESETS), Path("runs/carlini2022"))
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -92,19 +87,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return Plan(PRESETS[options.preset], options.runs / options.preset)
 
 
-def stages(plan: Plan, _options: argparse.Namespace, _output: Path) -> list[Stage]:
-    """Return all chains at once: none depends on what others choose."""
-    return [plan.chains]
-
-
-def write_results(plan: Plan, output: Path) -> str:
-    """Write the levels and their table into the folder of the results; return the table."""
-    return write_levels(plan.runs, output, [chain.name for chain in plan.levels()])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit code."""
-    return run_script(argv, parse, plan_of, stages, HERE / "results", write_results)
+    return run_levels(argv, parse, plan_of, HERE / "results")
 
 
 if __name__ == "__main__":
