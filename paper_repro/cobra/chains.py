@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from common.steps import Chain, Step
 from plan import Plan
-from presets import CANDIDATES, COLLAPSED, L2, SCORES, TRAININGS
+from presets import ADVERSARIAL, CANDIDATES, CLEAN, COLLAPSED, HELD_OUT, L2, SCORES, TRAININGS
 
 from diffad.cobra.crafting import STRATEGIES
 
-CLEAN, ADVERSARIAL, HELD_OUT = "clean", "adversarial", "held_out"
 TWIN = ("--no_adversarial",)
 SIGMA, RADII = "0.25", "0,0.1,0.25"
 
@@ -31,7 +30,7 @@ def choice_chains(plan: Plan, name: str) -> Iterator[Chain]:
     """Train clean twins on the held-out class, attack them along the candidates, and choose."""
     labels = [plan.label(name, HELD_OUT, seed) for seed in plan.seeds]
     for seed, label in zip(plan.seeds, labels, strict=True):
-        along = (*_linf(plan, plan.problems[name].twin_steps), "--curve", CANDIDATES)
+        along = (*_linf(plan, plan.problems[name].attack_steps.get(HELD_OUT)), "--curve", CANDIDATES)
         steps = (
             plan.train(name, HELD_OUT, seed, *TWIN, held_out=True),
             plan.attack(name, HELD_OUT, seed, label, *along),
@@ -79,7 +78,7 @@ def main_chains(plan: Plan, name: str, seed: int) -> Iterator[Chain]:
 def main_steps(plan: Plan, name: str, variant: str, seed: int) -> Iterator[Step]:
     """Attack with the ensemble and the checks, certify, and attack as published where the preset says so."""
     label, eps = plan.label(name, variant, seed), ("--eps", _radius(plan, name))
-    steps = plan.problems[name].twin_steps if variant == CLEAN else None
+    steps = plan.problems[name].attack_steps.get(variant)
     yield plan.attack(name, variant, seed, label, *_linf(plan, steps, checks="small"), *eps)
     noise = ("--sigma", SIGMA, "--radii", RADII)
     yield plan.certify(name, variant, seed, f"{label}-certified", *noise)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chains import ADVERSARIAL, CLEAN
 from common.tables import Row, means
-from presets import MAIN_ROW
+from presets import ADVERSARIAL, CLEAN, MAIN_ROW
 from sections import KEYS, NAMES, SIDES
 
 from certify.files import write_bytes

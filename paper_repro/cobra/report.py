@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from chains import ADVERSARIAL, CLEAN, HELD_OUT
 from common.checked import checked
 from common.recorded import summary, with_recorded
 from common.tables import Row, keep, rows_of
 from plan import Plan
-from presets import SCORES, TRAININGS
+from presets import ADVERSARIAL, CLEAN, HELD_OUT, SCORES, TRAININGS
 from sections import tables
 
 from certify.files import write_json, write_text

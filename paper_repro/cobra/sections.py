@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chains import ADVERSARIAL, CLEAN
 from common.tables import Row, cell, means
-from presets import MAIN_ROW
+from presets import ADVERSARIAL, CLEAN, MAIN_ROW
 
 SIDES = ("clean", "in", "out", "both")
 CERTIFIED = (0.1, 0.25)  # L2 radii
