@@ -10,7 +10,7 @@ from diffad.data.torchvision_sets import SETS
 
 CLEAN, ADVERSARIAL, HELD_OUT = "clean", "adversarial", "held_out"  # the twins, and the one on another class
 LOW, HIGH = "4/255", "2/255"  # Linf radii of the publication: small images, and images of 224 pixels
-CANDIDATES = "4/255,8/255,16/255,32/255,64/255"  # radii to choose from where none is given
+CANDIDATES = "4/255,8/255,16/255"  # radii to choose from where none is given
 COLLAPSED = (
     0.15  # chosen: the smallest at which the clean twin's AUROC `both` on another normal class is below this
 )
