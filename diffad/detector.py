@@ -136,19 +136,23 @@ class Detector(nn.Module, ABC):
             raise InputError(
                 f"{self.name}: got {len(train)} training images, need at least {self.min_images}"
             )
-        self.image_shape = (train.shape[1], train.shape[2], train.shape[3])
-        self.threshold_ = None
-        self.fit_info = {"images": len(train), "seed": seed}
-        seen = train.detach()
         if noise_sigma is None and noise_copies != 1:
             raise InputError(
                 f"noise_copies: got {noise_copies} without noise_sigma, which says how much noise"
             )
+        info: dict[str, int | float] = {"images": len(train), "seed": seed}
+        seen = train.detach()
         if noise_sigma is not None:
-            self.fit_info |= {"noise_sigma": float(noise_sigma), "noise_copies": noise_copies}
+            info |= {"noise_sigma": float(noise_sigma), "noise_copies": noise_copies}
             seen = noisy_copies(seen, noise_sigma, noise_copies, seed)
-        with torch.no_grad():
-            self._fit(seen, seed)
+        self.image_shape = (train.shape[1], train.shape[2], train.shape[3])
+        self.threshold_, self.fit_info = None, info
+        try:
+            with torch.no_grad():
+                self._fit(seen, seed)
+        except BaseException:
+            self.image_shape = None  # a half fitted detector must not score
+            raise
         self.eval()
         if calibration is not None:
             self.calibrate(calibration)

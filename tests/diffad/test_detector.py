@@ -58,6 +58,24 @@ def test_fitting_again_forgets_the_threshold() -> None:
     assert detector.fit_info == {"images": 30, "seed": 7}
 
 
+def test_a_fit_that_fails_leaves_nothing_to_score() -> None:
+    class Failing(PixelMean):
+        def _fit(self, train: torch.Tensor, seed: int) -> None:
+            super()._fit(train, seed)
+            if seed == 1:
+                raise RuntimeError("interrupted")
+
+    detector = Failing().fit(IMAGES, calibration=IMAGES)
+    with pytest.raises(InputError, match="noise_copies"):
+        detector.fit(IMAGES, noise_copies=2)
+    assert detector.threshold_ is not None
+    assert len(detector.score(IMAGES)) == 30
+    with pytest.raises(RuntimeError):
+        detector.fit(IMAGES, seed=1)
+    with pytest.raises(InputError, match="not fitted"):
+        detector.score(IMAGES)
+
+
 def test_fingerprint_tells_scores_apart_but_not_thresholds() -> None:
     first, same, more = (
         PixelNN().fit(IMAGES),
