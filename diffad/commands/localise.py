@@ -158,7 +158,7 @@ def format_rows(rows: Sequence[Row]) -> str:
     """Return a table for people, intervals in brackets."""
     first = rows[0]
     lines = [
-        f"{first['detector']} {first['score_name']}".strip()
+        " ".join(dict.fromkeys(name for name in (first["detector"], first["score_name"]) if name))
         + f", {first['normals']} normal + {first['anomalies']} anomalous images, {first['regions']} defective regions, "
         f"{first['defective_share']:.2%} of the pixels",
         f"{'':26}" + "".join(f"{title:>22}" for title in METRICS),
