@@ -27,7 +27,7 @@ from certify.types import FloatArray, ScoreFunction
 from diffad.attacks.ensemble import run_members
 from diffad.attacks.features import complete_references
 from diffad.attacks.job import Found, Job, target_identity
-from diffad.attacks.methods import ATTACKS, ENSEMBLES, find_preset, member_steps
+from diffad.attacks.methods import ATTACKS, ENSEMBLE_STEPS, ENSEMBLES, find_preset
 from diffad.attacks.objective import (
     IntArray,
     Objective,
@@ -129,7 +129,7 @@ def attack(
             device=device,
             store=store,
         )
-        return run_members(member, method, member_steps(method, steps), previous, clean_scores)
+        return run_members(member, method, ENSEMBLE_STEPS if steps is None else steps, previous, clean_scores)
     threat, preset = ThreatModel.parse(norm, eps), find_preset(method, steps, restarts)
     target = as_target(detector, batch_size, device or images.device)
     check_images(images)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from diffad.attacks.methods import member_steps
 from diffad.attacks.objective import directions
 from diffad.attacks.result import AttackResult, keep_worse
 
@@ -20,7 +21,7 @@ from diffad.attacks.result import AttackResult, keep_worse
 def run_members(
     attack: Callable[..., AttackResult],
     name: str,
-    members: dict[str, int],
+    steps: int,
     previous: AttackResult | None,
     clean_scores: Any,
 ) -> AttackResult:
@@ -28,15 +29,16 @@ def run_members(
 
     Args:
         attack: takes `method`, `steps`, `previous` and `clean_scores` by keyword.
-        members: the steps of each method, by its name.
+        name, steps: of ENSEMBLES, and its gradient steps; a member without gradients has ten queries for each.
         previous: a result at a smaller eps, from which every member goes on.
         clean_scores: (n,) known clean scores; None: those of the first member serve all.
     """
     results: dict[str, AttackResult] = {}
-    for method, steps in members.items():
-        results[method] = attack(method=method, steps=steps, previous=previous, clean_scores=clean_scores)
+    for method, own in member_steps(name, steps).items():
+        results[method] = attack(method=method, steps=own, previous=previous, clean_scores=clean_scores)
         clean_scores = results[method].clean_scores
-    return merge(name, results)
+    merged = merge(name, results)
+    return replace(merged, info={**merged.info, "steps": steps})
 
 
 def merge(name: str, results: dict[str, AttackResult]) -> AttackResult:

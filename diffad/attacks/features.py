@@ -33,6 +33,14 @@ def feature_target(search: Search, steps: int) -> None:
     to steal: the references above the median for a normal image, those below it for an anomaly.
     Costs `steps` gradients and NEAREST + WORST + 1 scores.
     """
+    ascend(search, best_start(search), step_sizes(search.threat.eps, steps, "cosine"))
+
+
+def best_start(search: Search) -> Tensor:
+    """Return of each row the starting point (b, c, h, w) with the best score, of restart r the r-th best.
+
+    Costs NEAREST + WORST scores.
+    """
     starts = torch.stack(
         [search.threat.project(reference, search.clean) for reference in choose_references(search)]
     )
@@ -40,8 +48,7 @@ def feature_target(search: Search, steps: int) -> None:
     order = gains.argsort(dim=0, descending=True, stable=True)
     rows = torch.arange(len(search.rows), device=order.device)
     ranks = torch.tensor(search.rows.restarts, device=order.device) % len(starts)
-    points = starts[order[ranks, rows], rows]
-    ascend(search, points, step_sizes(search.threat.eps, steps, "cosine"))
+    return starts[order[ranks, rows], rows]
 
 
 def choose_references(search: Search) -> list[Tensor]:

@@ -19,7 +19,7 @@ from diffad.attacks.pgd import constant_pgd, cosine_pgd
 from diffad.attacks.ports import a3_port, caa_port
 from diffad.attacks.search import Optimiser
 from diffad.attacks.simba import simba, simba_dct
-from diffad.attacks.square import square
+from diffad.attacks.square import square, square_target
 from diffad.attacks.threat import NORMS, Norm
 from diffad.attacks.transfer import transfer
 
@@ -65,6 +65,9 @@ ATTACKS: dict[str, Method] = {
         caa_port, "gradients", 200, "port of CAA: three attacks in a chain", material=("references",)
     ),
     "square": Method(square, "scores", 1000, "random search over squares, kept where the score gets worse"),
+    "square_target": Method(
+        square_target, "scores", 1000, "square from the best of other images", material=("references",)
+    ),
     "simba": Method(simba, "scores", 1000, "one pixel at a time, up or down, in random order"),
     "simba_dct": Method(simba_dct, "scores", 1000, "one cosine wave at a time, low frequencies first"),
     "noise": Method(
@@ -76,7 +79,8 @@ ATTACKS: dict[str, Method] = {
 
 # Several methods in one, the worst point of all kept for each image; no member may be weaker than it alone.
 ENSEMBLES: dict[str, tuple[str, ...]] = {
-    "ensemble": ("apgd", "apgd_averaged", "pgd", "feature_target", "square")
+    "ensemble": ("apgd", "apgd_averaged", "pgd", "feature_target", "square"),
+    "black_box": ("square", "square_target", "nes"),
 }
 ENSEMBLE_STEPS = 100  # gradients of each member that uses them, unless told otherwise
 QUERIES_A_STEP = 10  # scores of a member without gradients, for each step of the others
@@ -99,13 +103,18 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def member_steps(ensemble: str, steps: int | None) -> dict[str, int]:
+def member_steps(ensemble: str, steps: int) -> dict[str, int]:
     """Return the steps of each member by name: `steps` gradients, or ten times as many queries."""
-    chosen = ENSEMBLE_STEPS if steps is None else steps
     return {
-        name: chosen if ATTACKS[name].needs == "gradients" else QUERIES_A_STEP * chosen
+        name: steps if ATTACKS[name].needs == "gradients" else QUERIES_A_STEP * steps
         for name in ENSEMBLES[ensemble]
     }
+
+
+def needs_of(name: str) -> Needs:
+    """Return what a name of ATTACKS or ENSEMBLES needs of a detector: an ensemble gradients if a member does."""
+    members = ENSEMBLES.get(name, (name,))
+    return "gradients" if any(ATTACKS[member].needs == "gradients" for member in members) else "scores"
 
 
 def find_preset(name: str, steps: int | None, restarts: int) -> Preset:

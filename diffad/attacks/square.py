@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from certify.types import FloatArray
+from diffad.attacks.features import best_start
 from diffad.attacks.search import Search
 
 _STREAM = 11
@@ -31,13 +32,32 @@ def square(search: Search, steps: int) -> None:
 
     A change that leaves the score as it is is kept too: piecewise constant scores are crossed on their plateaus.
     """
+    _search_from(search, search.start, steps)
+
+
+def square_target(search: Search, steps: int) -> None:
+    """Search as `square` does from the best of other images, as `feature_target` does by gradients.
+
+    Where the ball holds them, the score that is reached is at least as bad as theirs; squares alone hardly get there.
+    Costs NEAREST + WORST scores (`attacks.features`) more than `square`.
+    """
+    _search_from(search, best_start(search), steps)
+
+
+def square_area(progress: float) -> float:
+    """Return the share of the image that a square covers after a share `progress` of the budget."""
+    passed = sum(10_000 * progress > halving for halving in _HALVINGS)
+    return float(_AREA / 2**passed)
+
+
+def _search_from(search: Search, begin: Tensor, steps: int) -> None:
     generators = [search.generator(row, _STREAM) for row in range(len(search.rows))]
     channels = search.clean.shape[1]
     first, propose = (_stripes, _linf_square) if search.threat.norm == "linf" else (_tiles, _l2_square)
     start = first(search, generators)
     # row by row, so that no draw depends on the batch: two corners, an orientation, a sign for each channel
     draws = np.stack([generator.random((steps, 5 + channels)) for generator in generators], axis=1)
-    best, best_gains = search.start, search.query(search.start)
+    best, best_gains = begin, search.query(begin)
     for step in range(1, steps):
         area = square_area(step / steps)
         points = start if step == 1 else propose(search, best, area, draws[step])
@@ -45,12 +65,6 @@ def square(search: Search, steps: int) -> None:
         better = gains >= best_gains
         best = torch.where(better.view(-1, 1, 1, 1), points, best)
         best_gains = torch.where(better, gains, best_gains)
-
-
-def square_area(progress: float) -> float:
-    """Return the share of the image that a square covers after a share `progress` of the budget."""
-    passed = sum(10_000 * progress > halving for halving in _HALVINGS)
-    return float(_AREA / 2**passed)
 
 
 # ---- Linf: squares of one colour at the corners of the cube

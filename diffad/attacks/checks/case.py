@@ -17,7 +17,7 @@ from certify.metrics import auroc
 from certify.sampler import check_indices
 from certify.types import FloatArray
 from diffad.attacks.attack import as_target, attack
-from diffad.attacks.methods import ATTACKS, ENSEMBLES, PRESETS
+from diffad.attacks.methods import ATTACKS, ENSEMBLES, PRESETS, needs_of
 from diffad.attacks.objective import (
     IntArray,
     Objective,
@@ -151,8 +151,8 @@ class Case:
 
     @property
     def by_gradients(self) -> bool:
-        """Whether the attack uses gradients; an ensemble does."""
-        return self.method in ENSEMBLES or ATTACKS[self.method].needs == "gradients"
+        """Whether the attack uses gradients."""
+        return needs_of(self.method) == "gradients"
 
     @cached_property
     def rounding(self) -> float:
@@ -249,7 +249,7 @@ def _repeat(result: AttackResult, target: Target, budget: Budget) -> dict[str, A
     steps, restarts = info["steps"], int(info["restarts"])
     if method in ATTACKS and ATTACKS[method].fixed_steps:
         steps = None
-    elif budget.steps is not None and (method in ENSEMBLES or ATTACKS[method].needs == "gradients"):
+    elif budget.steps is not None and (method in ENSEMBLES or needs_of(method) == "gradients"):
         steps = min(int(steps), budget.steps)
     if budget.restarts is not None:
         restarts = min(restarts, budget.restarts)
