@@ -144,9 +144,9 @@ def score_gradient(
 
 
 def _with_graph(score: ScoreFunction, leaf: Tensor) -> Tensor:
-    from diffad.attacks.methods import ATTACKS  # which builds on this module
+    from diffad.attacks.methods import ATTACKS, ENSEMBLES, needs_of  # which build on this module
 
-    usable = ", ".join(name for name, method in ATTACKS.items() if method.needs == "scores")
+    usable = ", ".join(name for name in (*ENSEMBLES, *ATTACKS) if needs_of(name) == "scores")
     words = (
         "score: it has no gradient in its input (detached, no_grad, rounded or NumPy); make it differentiable, or use "
         f"a method that needs scores only: {usable}"

@@ -47,7 +47,8 @@ class AttackConfig(SmoothedOptions):
     smoothing: Literal["input", "denoise", "reference", "sure", "none", "plain"] | None = None
     """What is attacked: the percentile under noise that `certify` speaks of, or the plain score."""
     method: str = "pgd"
-    """An attack (pgd, apgd, square, ...), a preset of a paper (pgd-100) or `ensemble`; a wrong name lists all."""
+    """An attack (pgd, apgd, square, ...), a preset of a paper (pgd-100), `ensemble`, or by scores alone `black_box`;
+    a wrong name lists all."""
     objective: str | None = None
     """Differentiate another function of the detector instead of its score, by name; the score judges what it finds."""
     sources: str | None = None

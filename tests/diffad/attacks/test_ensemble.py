@@ -6,6 +6,8 @@ from torch import Tensor
 from certify.checks import InputError
 from certify.smoothing import SmoothedDetector
 from diffad.attacks import ATTACKS, ENSEMBLES, Material, attack, attack_curve
+from diffad.attacks.checks import run_checks
+from diffad.attacks.methods import needs_of
 
 LABELS = [0, 1, 0, 1, 0, 1]
 SIGNS = np.array([1.0, -1.0] * 3)
@@ -90,6 +92,30 @@ def test_a_smoothed_score_is_attacked_by_all_members(images):
         assert (SIGNS * (result.scores - scores) >= 0).all()
     assert result.info["noise_chunks"] == 20
     assert result.info["n_eval"] == 40
+
+
+def test_a_score_without_gradient_is_attacked_by_scores_alone(images):
+    members = ENSEMBLES["black_box"]
+    assert {ATTACKS[name].needs for name in members} == {"scores"}
+    assert (needs_of("black_box"), needs_of("ensemble"), needs_of("pgd")) == (
+        "scores",
+        "gradients",
+        "gradients",
+    )
+    result = run(images, "black_box", score=lambda points: rugged(points.detach()))
+    assert tuple(result.members) == members
+    assert result.info["gradient_evaluations"] == 0
+    assert result.info["steps"] == 6  # as asked for, to be repeated; each member has ten queries for each
+    assert result.info["members"]["square"]["steps"] == 60
+    assert (SIGNS * (result.scores - result.clean_scores) > 0).all()
+
+
+def test_its_checks_repeat_it(images):
+    detached = lambda points: rugged(points.detach())  # noqa: E731
+    result = attack(detached, images, LABELS, norm="l2", eps=0.4, method="black_box", steps=6)
+    outcomes = {one.name: one for one in run_checks(detached, images, LABELS, result, "mandatory")}
+    assert outcomes["floor"].passed
+    assert outcomes["black_boxes"].passed is None  # a black box itself
 
 
 def test_what_cannot_work_is_refused(images):

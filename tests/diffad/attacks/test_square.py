@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from certify import SmoothedDetector
-from diffad.attacks import ThreatModel, attack
+from diffad.attacks import Material, ThreatModel, attack
+from diffad.attacks.features import NEAREST, WORST
 from diffad.attacks.square import _pyramids, square_area
 
 SHAPE = (3, 6, 6)
@@ -127,3 +128,24 @@ def test_a_smoothed_detector_is_attacked_by_its_scores_and_stays_within_its_cert
     certified = smoothed.bounds(images(), range(6), [0.2]).at(0)
     assert (result.bounds().lower >= certified.lower).all()
     assert (result.bounds().upper <= certified.upper).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_from_other_images_it_reaches_what_they_score_where_the_ball_holds_them(norm):
+    def needle(points: Tensor) -> Tensor:
+        return (points.detach() == 0.5).flatten(1).all(1).float()
+
+    material = Material(references=torch.cat([images(), torch.full((1, *SHAPE), 0.5)]))
+    options = {"norm": norm, "eps": 1.0 if norm == "linf" else 11.0, "steps": 20, "material": material}
+    found = attack(needle, images(), LABELS, method="square_target", **options)
+    np.testing.assert_array_equal(found.scores, np.where(SIGNS > 0, 1.0, 0.0))
+    assert found.info["score_queries"] == (20 + NEAREST + WORST) * len(LABELS)
+    alone = attack(needle, images(), LABELS, method="square", **options)
+    assert (alone.scores == 0).all()
+
+
+def test_from_other_images_it_goes_on_where_they_leave_off():
+    options = {"norm": "l2", "eps": 0.2, "restarts": 2}
+    start = attack(linear, images(), LABELS, method="square_target", steps=1, **options)
+    found = attack(linear, images(), LABELS, method="square_target", steps=300, **options)
+    assert (gain(found) > gain(start)).all()
