@@ -25,6 +25,9 @@ from diffad.levels import smooth_levels
 from diffad.plan import Plan, smooth, subject_of
 
 REFERENCES = 1000  # train normals, at most, that an attack on a plain score may start from
+NOISY_REFERENCES = (
+    50  # of a score under noise, each of whose values takes many draws; the checks show as many
+)
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,10 @@ def attack_detector(
 
 
 def material_of(split: DataSplit, plan: Plan, options: AttackOptions) -> Material:
-    """Return what the attacker knows: other detectors, and for a plain score the normals of the training.
-
-    Under noise a score of an image takes many draws, so that there the attacked images alone serve as references.
-    """
-    if plan.smoothing not in ("none", "") or options.fresh_draws is not None:
-        return Material(sources=options.sources)
-    known = torch.cat([split.train.images[:REFERENCES], split.test.images])
-    return Material(references=known, sources=options.sources)
+    """Return what the attacker knows: other detectors, normals of the training, and the attacked images."""
+    noisy = plan.smoothing not in ("none", "") or options.fresh_draws is not None
+    normals = split.train.images[: NOISY_REFERENCES if noisy else REFERENCES]
+    return Material(references=torch.cat([normals, split.test.images]), sources=options.sources)
 
 
 def victim_of(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from certify.smoothing import SmoothedDetector
-from diffad.attack_evaluation import AttackOptions, Reached, material_of, victim_of
+from diffad.attack_evaluation import NOISY_REFERENCES, AttackOptions, Reached, material_of, victim_of
 from diffad.attacks.attack import EVALUATED_TOGETHER, as_target
 from diffad.attacks.checks import CheckOutcome, run_checks
 from diffad.attacks.store import AttackStore, collect, digest
@@ -21,8 +21,6 @@ from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.evidence import Evidence
 from diffad.plan import Plan, smooth
-
-REFERENCES = 50  # train normals that the checks show at full radius
 
 
 def check_reached(
@@ -54,7 +52,7 @@ def check_reached(
                 one.found,
                 budget,
                 indices=tested.index.tolist(),
-                references=split.train.images[:REFERENCES],
+                references=split.train.images[:NOISY_REFERENCES],
                 known=outcomes[0] if outcomes else (),
                 material=material,
                 **plain,
