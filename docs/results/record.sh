@@ -204,10 +204,9 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
     $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o
     $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --method black_box "${attacked[@]}"
   done
-  d=anomalib:Padim,weights=random # with less, in a folder of its own
+  d=anomalib:Padim,weights=random # its tensors are large: smaller batches, in a folder of its own
   $bin/certify --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --radii 0,0.1,0.2,0.25 --no_baselines --no_examples --output_dir $o-padim
-  $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 --curve 0.1,0.25 --method feature_target --n 200 --eot 4 --steps 10 \
-    --batch_size 50 --checks mandatory --output_dir $o-padim
+  $bin/diffad attack --detector $d "${images[@]}" "${noise[@]}" --fit_sigma 0.15 "${by_gradients[@]}" --batch_size 50 --output_dir $o-padim
   if [[ ! -f runs/resnet18-cifar10.safetensors ]]; then
     $bin/python $out/timm_backbone.py --data folder:cifar10 --epochs 3 --output runs/resnet18-cifar10.safetensors # local weights
   fi
