@@ -2,6 +2,7 @@
 
     tables      from images.parquet, compared with summary.json
     images      names, labels and defects in the rows, compared with the test set (`diffad.verified_images`)
+    levels      n and alpha of each row, compared with those that its way and its options give
     options     of the stored draws, compared with those that the rows were recorded under
     threshold   from the stored draws of the held-out normals (`diffad.verified_images`)
     bounds      from the stored draws of the test images; without noise from the detector itself
@@ -91,7 +92,7 @@ def check_options(
     lipschitz: float | None = None,
     purifier: str | None = None,
 ) -> Check:
-    """Compare the configuration of the draws, and the level of each row, with what the rows were recorded under.
+    """Compare the configuration of the draws with what the rows were recorded under.
 
     Args:
         claim: what is checked.
@@ -112,10 +113,7 @@ def check_options(
     recorded = recorded_lipschitz(run, claim.entry)
     if recorded is not None and lipschitz is not None and recorded != lipschitz:
         return Check(name, "failed", f"the run says L = {recorded:g}, the detector declares {lipschitz:g}")
-    wrong = wrong_level(claim)
-    if wrong is not None:
-        return Check(name, "failed", wrong)
-    return Check(name, "ok", "noise, way, detector, purifier, data and levels are those of the rows")
+    return Check(name, "ok", "noise, way, detector, purifier and data are those of the rows")
 
 
 def wrong_option(claim: Claim, store: ScoreStore, purpose: str, run: Run) -> str | None:
@@ -150,16 +148,39 @@ def wrong_purifier(claim: Claim, store: ScoreStore, fingerprint: str | None, sou
     return None
 
 
-def wrong_level(claim: Claim) -> str | None:
-    """Return the first row whose level is not the one that its plan gives it."""
+def check_levels(claim: Claim) -> Check:
+    """Compare the number of draws and the level of each row with those that its way and its options give.
+
+    Only the way `none` has neither: rows of another way that name no draws would pass for a certificate that holds
+    without an error probability.
+    """
+    name = f"levels of {claim.name}"
     for condition, plan in claim.rows:
-        if condition.alpha is None:
-            continue
-        per_image = condition.alpha_kind == "per_image"
-        level = plan.alpha_per_image if per_image else plan.level(len(condition.images))
-        if condition.alpha != level:
-            return f"{condition.name}: alpha {condition.alpha!r}, the options give {level!r}"
-    return None
+        wrong = wrong_draws(condition, plan) or wrong_level(condition, plan)
+        if wrong is not None:
+            return Check(name, "failed", f"{condition.name}: {wrong}")
+    certain = "without noise, so n = 0 and no alpha"
+    return Check(
+        name, "ok", certain if claim.subject.smoothing == "none" else "n and alpha are those of the options"
+    )
+
+
+def wrong_draws(condition: Condition, plan: Plan) -> str | None:
+    """Return how the number of draws of a row differs from the plan's, 0 without noise, or None."""
+    need = 0 if plan.smoothing == "none" else plan.n
+    if condition.n == need:
+        return None
+    return f"rests on {condition.n} draws an image, the way {plan.smoothing!r} under its options on {need}"
+
+
+def wrong_level(condition: Condition, plan: Plan) -> str | None:
+    """Return how the level of a row, or what it covers, differs from what its plan gives, or None."""
+    level, kind = None, condition.alpha_kind
+    if condition.condition == "certified" and plan.smoothing != "none":
+        if kind not in (plan.alpha_kind, "per_image"):
+            return f"alpha is of kind {kind!r}, the options give {plan.alpha_kind!r}"
+        level = plan.alpha_per_image if kind == "per_image" else plan.level(len(condition.images))
+    return None if condition.alpha == level else f"alpha {condition.alpha!r}, the options give {level!r}"
 
 
 def check_bounds(claim: Claim, store: ScoreStore, lipschitz: float) -> Check:

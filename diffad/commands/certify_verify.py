@@ -26,7 +26,14 @@ from diffad.results import read_run
 from diffad.run_sources import Rebuilt, RunSources
 from diffad.runs import Run
 from diffad.subject import folder_name
-from diffad.verification import Check, check_bounds, check_deterministic, check_options, check_tables
+from diffad.verification import (
+    Check,
+    check_bounds,
+    check_deterministic,
+    check_levels,
+    check_options,
+    check_tables,
+)
 from diffad.verified_images import check_exact_threshold, check_images, check_threshold
 
 
@@ -122,9 +129,13 @@ def _all_checks(config: VerifyConfig, run: Run, key: int) -> Iterator[tuple[Clai
             yield claim, Check(f"images of {claim.name}", "not checked", sources.problem)
         else:
             yield claim, check_images(claim, split.test)
+        levels = check_levels(claim)
+        yield claim, levels
+        if levels.status == "failed":
+            continue  # what such rows claim follows from no draws
         following = (
             _checks_without_noise(claim, rebuilt, split)
-            if claim.draws == 0
+            if claim.subject.smoothing == "none"
             else _checks_under_noise(claim, run, rebuilt, sources, config.share, key)
         )
         for check in following:

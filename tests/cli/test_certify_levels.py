@@ -54,9 +54,9 @@ def test_verify_says_that_it_does_not_derive_a_sum(trained, capsys) -> None:
     assert main(["verify", "run", "--detector", str(trained)]) == console.FAILED
     out, err = capsys.readouterr()
     lines = [line.split()[0] for line in out.splitlines()]
-    assert lines == ["ok", "ok", "not"]  # tables, images, draws
+    assert lines == ["ok", "ok", "ok", "not"]  # tables, images, levels, draws
     assert "is a sum over noise levels" in out
-    assert "1 of 3 could not be made" in err
+    assert "1 of 4 could not be made" in err
 
 
 def test_an_attack_attacks_the_sum_that_is_certified(trained, capsys) -> None:

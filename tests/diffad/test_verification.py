@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from diffad.claims import Claim
 from diffad.conditions import Subject, TestedImages, certified_conditions
 from diffad.plan import Plan
 from diffad.runs import Run
-from diffad.verification import check_options, different_end, first_difference
+from diffad.verification import check_levels, check_options, different_end, first_difference
 from diffad.verified_images import different_image, other_normals
 
 
@@ -118,6 +119,41 @@ def test_the_purifier_is_the_one_at_hand(
     check = check_options(claim, {"certify": store}, run, purifier=given)
     assert check.status == ("ok" if problem is None else "failed")
     assert problem is None or check.detail == f"draws to certify: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"alpha": 0.001, "alpha_kind": "per_image"}, None),
+        ({"n": 0}, "rests on 0 draws an image, the way 'reference' under its options on 100"),
+        ({"alpha": None}, "alpha None, the options give 0.0005"),
+        ({"alpha": 0.001}, "alpha 0.001, the options give 0.0005"),
+        ({"alpha_kind": "failures"}, "alpha is of kind 'failures', the options give 'total'"),
+    ],
+)
+def test_rows_under_noise_have_the_draws_and_the_level_of_their_options(change, problem) -> None:
+    ((row, plan),) = claimed()[0].rows
+    check = check_levels(Claim(SUBJECT, ((replace(row, **change), plan),), "diffusion"))
+    assert check.status == ("ok" if problem is None else "failed")
+    assert problem is None or check.detail.endswith(f": {problem}")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"n": 100}, "rests on 100 draws an image, the way 'none' under its options on 0"),
+        ({"alpha": 0.0005}, "alpha 0.0005, the options give None"),
+    ],
+)
+def test_rows_without_noise_have_neither(change, problem) -> None:
+    ((row, plan),) = claimed()[0].rows
+    subject, plan = SUBJECT._replace(smoothing="none", sigma=None), replace(plan, smoothing="none")
+    row = replace(row, **({"subject": subject, "n": 0, "alpha": None} | change))
+    check = check_levels(Claim(subject, ((row, plan),), "diffusion"))
+    assert check.status == ("ok" if problem is None else "failed")
+    assert problem is None or check.detail.endswith(f": {problem}")
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,9 @@ def test_a_more_lenient_level_fails(run, trained, capsys) -> None:
     manifest["commands"][0]["config"]["alpha"] = 0.0001  # claimed, not kept
     (run / "manifest.json").write_text(json.dumps(manifest))
     found = checks([str(run), "--detector", str(trained), "--no_baselines"], capsys, console.FAILED)
-    options = found["options of diffusion (l2), reference, σ = 0.5"]
-    assert options["status"] == "failed"
-    assert "alpha" in options["detail"]
+    levels = found["levels of diffusion (l2), reference, σ = 0.5"]
+    assert levels["status"] == "failed"
+    assert "alpha" in levels["detail"]
 
 
 def test_a_smaller_constant_than_the_detector_declares_fails(run, trained, capsys) -> None:

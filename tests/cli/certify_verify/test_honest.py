@@ -24,6 +24,7 @@ def test_an_honest_run_holds_in_every_check(run, trained, capsys) -> None:
     for what in (
         "tables",
         "images of diffusion (l2), reference, σ = 0.5",
+        "levels of diffusion (l2), reference, σ = 0.5",
         "options of diffusion (l2), reference, σ = 0.5",
         "bounds of diffusion (l2), reference, σ = 0.5",
         "threshold of diffusion (l2), reference, σ = 0.5",
@@ -31,6 +32,7 @@ def test_an_honest_run_holds_in_every_check(run, trained, capsys) -> None:
         "redraw of diffusion (l2), reference, σ = 0.5, held-out normals",
         "redraw of closed_form, reference, σ = 0.5, test images",
         "images of pixel_nn",
+        "levels of pixel_nn",
         "bounds of pixel_nn",
         "threshold of pixel_nn",
         "bounds of pca",
@@ -90,6 +92,7 @@ def test_a_run_without_noise_is_computed_again(tmp_path, capsys) -> None:
     assert statuses(found) == {
         "tables": "ok",
         "images of pixel_nn": "ok",
+        "levels of pixel_nn": "ok",
         "bounds of pixel_nn": "ok",
         "threshold of pixel_nn": "ok",
     }

@@ -32,6 +32,7 @@ def test_without_draws_or_detector_it_says_what_was_not_checked(run, trained, ca
     assert statuses(found) == {
         "tables": "ok",
         "images of diffusion (l2), reference, σ = 0.5": "ok",
+        "levels of diffusion (l2), reference, σ = 0.5": "ok",
         "options of diffusion (l2), reference, σ = 0.5": "not checked",
         "bounds of diffusion (l2), reference, σ = 0.5": "not checked",
         "redraw of diffusion (l2), reference, σ = 0.5": "not checked",
