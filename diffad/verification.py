@@ -2,7 +2,7 @@
 
     tables      from images.parquet, compared with summary.json
     images      names, labels and defects in the rows, compared with the test set (`diffad.verified_images`)
-    levels      n and alpha of each row, compared with those that its way and its options give
+    levels      norm, n and alpha of each row, compared with those that its way and its options give
     options     of the stored draws, compared with those that the rows were recorded under
     threshold   from the stored draws of the held-out normals (`diffad.verified_images`)
     bounds      from the stored draws of the test images; without noise from the detector itself
@@ -149,20 +149,26 @@ def wrong_purifier(claim: Claim, store: ScoreStore, fingerprint: str | None, sou
 
 
 def check_levels(claim: Claim) -> Check:
-    """Compare the number of draws and the level of each row with those that its way and its options give.
+    """Compare the norm, the number of draws and the level of each row with those that its way and its options give.
 
     Only the way `none` has neither: rows of another way that name no draws would pass for a certificate that holds
     without an error probability.
     """
     name = f"levels of {claim.name}"
     for condition, plan in claim.rows:
-        wrong = wrong_draws(condition, plan) or wrong_level(condition, plan)
+        wrong = wrong_norm(condition) or wrong_draws(condition, plan) or wrong_level(condition, plan)
         if wrong is not None:
             return Check(name, "failed", f"{condition.name}: {wrong}")
     certain = "without noise, so n = 0 and no alpha"
     return Check(
         name, "ok", certain if claim.subject.smoothing == "none" else "n and alpha are those of the options"
     )
+
+
+def wrong_norm(condition: Condition) -> str | None:
+    """Return what is wrong with the norm of a row, or None: a certificate holds in L2, whose balls are the smallest."""
+    wrong = condition.condition == "certified" and condition.norm != "l2"
+    return f"its norm is {condition.norm!r}, the bounds hold in 'l2'" if wrong else None
 
 
 def wrong_draws(condition: Condition, plan: Plan) -> str | None:

@@ -127,6 +127,7 @@ def test_the_purifier_is_the_one_at_hand(
         ({}, None),
         ({"alpha": 0.001, "alpha_kind": "per_image"}, None),
         ({"n": 0}, "rests on 0 draws an image, the way 'reference' under its options on 100"),
+        ({"norm": "linf"}, "its norm is 'linf', the bounds hold in 'l2'"),
         ({"alpha": None}, "alpha None, the options give 0.0005"),
         ({"alpha": 0.001}, "alpha 0.001, the options give 0.0005"),
         ({"alpha_kind": "failures"}, "alpha is of kind 'failures', the options give 'total'"),
