@@ -9,11 +9,10 @@ from typing import Any
 
 from certify import console
 from certify.bounds import all_infinite, max_radius
-from certify.checks import InputError
 from certify.shards import Shard, current_shard
 from certify.text import floor_text
 from diffad.commands.certify_one_draw import certify_one_draw, check_one_draw
-from diffad.commands.certify_options import FIXED, CertifyConfig, complete, plan_of
+from diffad.commands.certify_options import FIXED, CertifyConfig, complete, plan_of, refuse_changes
 from diffad.commands.certify_plan import show_plan
 from diffad.commands.certify_show import linf_readings, radius_quantiles, show
 from diffad.conclusion import conclusion
@@ -133,15 +132,7 @@ def refuse_other_options(folder: Path, config: CertifyConfig, plan: Plan) -> Non
         before = entry["config"] if entry["command"] == "certify" else {}
         names = [*FIXED, "sigmas", *(["radii"] if config.joint else [])]
         before = {**OLDER, **before} if before else {}
-        changed = [name for name in names if name in before and before[name] != now_asked[name]]
-        if changed:
-            words = "; ".join(
-                f"{name} was {before[name]!r} and is now {now_asked[name]!r}" for name in changed
-            )
-            raise InputError(
-                f"{folder}: holds a certificate under other options ({words}); use another --output_dir, and decide "
-                "n, levels and percentile before you look"
-            )
+        refuse_changes(folder, before, now_asked, names)
 
 
 def warn_of_infinite(plan: Plan, images: int) -> None:

@@ -13,7 +13,7 @@ from certify import console
 from certify.checks import InputError
 from certify.files import write_json
 from certify.shards import Shard
-from diffad.commands.certify_options import CertifyConfig
+from diffad.commands.certify_options import FIXED, CertifyConfig, refuse_changes
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.evaluation import fit_baselines
@@ -21,7 +21,8 @@ from diffad.manifest import build_manifest, describe_data
 from diffad.metric_rows import Row
 from diffad.one_draw import format_one_draw, one_draw_rows
 from diffad.plan import Plan, baseline_plan, lipschitz_term
-from diffad.results import ROWS
+from diffad.results import MANIFEST, ROWS
+from diffad.sources import parse_radii
 from diffad.subject import Subject, folder_name
 
 TABLE = "one_draw.json"
@@ -69,10 +70,7 @@ def certify_one_draw(
             *([] if config.limit is None else [str(config.limit)]),
         ]
     )
-    if (folder / ROWS).exists():
-        raise InputError(
-            f"--output_dir: {folder} holds a run of another detector, the percentile's; use another"
-        )
+    refuse_other_table(folder, config, detector)
     console.say(
         f"certifying one draw an image of {detector.name} on {split.name}, {len(split.test)} test images, way "
         f"{plan.smoothing}, sigma {plan.noise}, K = {plan.n}"
@@ -110,9 +108,39 @@ def certify_one_draw(
         argv=["certify", *argv],
     )
     write_json(folder / TABLE, {"one_draw": [row for rows in tables for row in rows]})
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / MANIFEST, manifest)
     show_one_draw(tables, plan, folder, as_json=config.json)
     return folder
+
+
+# What the table of one folder was made with; radii may be added where each is a statement of its own.
+KEPT = ("one_draw", *(name for name in FIXED if name != "n"))
+
+
+def refuse_other_table(folder: Path, config: CertifyConfig, detector: Detector) -> None:
+    """Refuse a folder that holds a run of the percentile, or a table that this one would replace by another.
+
+    A K, a level or a quantile that is changed once the first table was seen is peeking (docs/certificates.md), and
+    what was seen would be gone.
+    """
+    if (folder / ROWS).exists():
+        raise InputError(
+            f"--output_dir: {folder} holds a run of another detector, the percentile's; use another"
+        )
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        before, detectors = manifest["commands"][-1]["config"], manifest["detectors"]
+        known = set(parse_radii(before["radii"]))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{folder / MANIFEST}: is not that of a one-draw certificate; use another --output_dir"
+        ) from error
+    if detector.row_name not in detectors:
+        raise InputError(f"{folder}: holds the table of {', '.join(detectors)}; use another --output_dir")
+    fixed_radii = config.joint or not known <= set(parse_radii(config.radii))
+    refuse_changes(folder, before, asdict(config), [*KEPT, *(["radii"] if fixed_radii else [])])
 
 
 def show_one_draw(tables: Sequence[list[Row]], plan: Plan, folder: Path, *, as_json: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from certify.checks import InputError
 from diffad.detector import Detector
@@ -118,3 +120,16 @@ def complete(plan: Plan, detector: Detector) -> Plan:
     if smoothing != "none" and sigma is None:
         raise InputError(f"--sigma: the way {smoothing!r} needs one, for example --sigma 0.25")
     return replace(plan, smoothing=smoothing, sigma=sigma)
+
+
+def refuse_changes(
+    folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    """Raise InputError if one of the options named was recorded in `before` with another value than it has `now`."""
+    changed = [name for name in names if name in before and before[name] != now[name]]
+    if changed:
+        words = "; ".join(f"{name} was {before[name]!r} and is now {now[name]!r}" for name in changed)
+        raise InputError(
+            f"{folder}: holds a certificate under other options ({words}); use another --output_dir, and decide "
+            "n, levels and percentile before you look"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,49 @@ def test_a_run_of_the_percentile_is_not_mixed_with_it(capsys) -> None:
     capsys.readouterr()
     assert main([*words, "--one_draw", "50"]) == console.FAILED
     assert "holds a run of another detector" in capsys.readouterr().err
+
+
+NOISY = ["--detector", "pixel_nn", "--resolution", "8", "--smoothing", "input", "--sigma", "0.5"]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 50 draws an image."""
+    folder = tmp_path_factory.mktemp("once") / "run"
+    words = [*NOISY, "--no_baselines", "--one_draw", "50", "--output_dir", str(folder)]
+    assert main([*words, *FAST]) == console.DONE
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--one_draw", "500"], "one_draw was 50 and is now 500"),
+        (["--alpha", "0.01"], "alpha was 0.001 and is now 0.01"),
+        (["--quantile", "0.8"], "quantile was 0.9 and is now 0.8"),
+        (["--joint"], "joint was False and is now True; radii was '0.05,0.1' and is now '0.1'"),
+        ([], "radii was '0.05,0.1' and is now '0.1'"),
+        (["--detector", "pca"], "holds the table of pixel_nn"),
+    ],
+)
+def test_a_table_is_not_replaced_by_one_under_other_options(change, message, once, capsys) -> None:
+    words = [*NOISY, "--no_baselines", "--one_draw", "50", "--output_dir", str(once), *FAST]
+    before = (once / "one_draw.json").read_bytes(), (once / "manifest.json").read_bytes()
+    assert main([*words, "--radii", "0.1", *change]) == console.FAILED
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+    assert "use another --output_dir" in error
+    assert before == ((once / "one_draw.json").read_bytes(), (once / "manifest.json").read_bytes())
+
+
+def test_a_radius_may_be_added(once, tmp_path, capsys) -> None:
+    folder = Path(shutil.copytree(once, tmp_path / "more"))
+    words = [*NOISY, "--no_baselines", "--one_draw", "50", "--output_dir", str(folder), *FAST]
+    before = json.loads((folder / "one_draw.json").read_text())["one_draw"]
+    assert main([*words, "--radii", "0.05,0.1,0.2"]) == console.DONE
+    rows = json.loads((folder / "one_draw.json").read_text())["one_draw"]
+    assert all(row in rows for row in before)
+    assert {row["radius"] for row in rows} == {0.0, 0.05, 0.1, 0.2}
 
 
 @pytest.mark.parametrize(
