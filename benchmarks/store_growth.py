@@ -37,7 +37,7 @@ def measure(images: int, n: int, folder: Path) -> dict[str, float]:
     pictures = torch.rand(images, *SHAPE, generator=torch.Generator().manual_seed(0))
     smoothed = SmoothedDetector(brightness, 0.25, "input", n=n, batch_size=1000)
     start = time.perf_counter()
-    store = ScoreStore(folder, smoothed.sampling_config())
+    store = ScoreStore(folder, {**smoothed.sampling_config(), "detector": "brightness"})
     smoothed.bounds(pictures, range(images), [0.0, 0.25], store=store)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

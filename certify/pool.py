@@ -15,6 +15,7 @@ from certify.ahead import made_ahead
 from certify.checks import InputError, check_choice, check_images, check_positive
 from certify.composition import Batch, Composition, check_indices
 from certify.console import progress
+from certify.identity import check_named
 from certify.log import Scores, image_digest
 from certify.noise import NOISE_CHUNK, PURPOSES, add_noise, gaussian_noise, noise_chunk_count, to_grid
 from certify.probe import Images, check_uncoupled
@@ -32,7 +33,8 @@ def sampling_config(
 ) -> dict[str, Any]:
     """Return the sampling options that determine the scores, for the configuration of a `ScoreStore`.
 
-    n is not among them: a larger n continues the same draws.
+    Add what scores them, `"detector": NAME`: a store without it is refused. n is not among them: a larger n continues
+    the same draws.
     """
     return {
         "sigma": float(sigma),
@@ -61,7 +63,8 @@ class DrawPool:
         images_per_batch: images whose draws share a forward pass (`certify.composition`). More than one serves few
             draws an image on a large batch.
         device: where `base` computes.
-        store: keeps what was drawn and returns what is kept; its configuration must hold `sampling_config(...)`.
+        store: keeps what was drawn and returns what is kept; its configuration must hold `sampling_config(...)`, and
+            a name under `detector` that no other score has.
         grid: integer noise for 8-bit images; see `certify.noise`.
         shard: the share of this process if several work together; they need a common store.
         label: what the progress bar says.
@@ -278,6 +281,7 @@ def _check_shard(shard: Shard | None, store: ScoreStore | None) -> Shard | None:
 
 
 def _check_store(store: ScoreStore, needed: dict[str, Any], indices: list[int]) -> None:
+    check_named(store)
     for name, value in needed.items():
         if store.config.get(name, "absent") != value:
             raise InputError(

@@ -169,7 +169,7 @@ class SmoothedSum:
         return np.where(np.asarray(labels) == 1, anomalous, normal)
 
     def sampling_configs(self, purpose: str = "certify") -> list[dict[str, Any]]:
-        """Return for each level the options that determine its draws, for its `ScoreStore`."""
+        """Return for each level the options that determine its draws; its `ScoreStore` needs `detector` besides."""
         return [level.sampling_config(purpose) for level in self.levels]
 
     def _threshold(self) -> float:

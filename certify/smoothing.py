@@ -25,6 +25,7 @@ from certify.certificate import (
 )
 from certify.checks import InputError, check_choice, check_images, check_probability
 from certify.conformal import exact_level
+from certify.identity import check_identity
 from certify.pool import DrawPool, NoisyScore, sampling_config
 from certify.shards import Shard
 from certify.store import ScoreStore
@@ -101,9 +102,14 @@ class SmoothedDetector:
         purpose: str = "certify",
         store: ScoreStore | None = None,
     ) -> DrawPool:
-        """Return a pool of this detector's noisy scores, to be drawn on demand."""
+        """Return a pool of this detector's noisy scores, to be drawn on demand.
+
+        A store must be of this detector (see `sampling_config`), or InputError is raised.
+        """
         if self.base is None or self.sigma is None:
             raise InputError("smoothing 'none' draws no noise; use bounds, score, predict or radius")
+        if store is not None:
+            check_identity(store, self.smoothing, self.detector, self.purifier)
         return DrawPool(
             self.base,
             images,
@@ -235,7 +241,11 @@ class SmoothedDetector:
         return np.where(np.asarray(labels) == 1, anomalous, normal)
 
     def sampling_config(self, purpose: str = "certify") -> dict[str, Any]:
-        """Return the options that determine the noisy scores; add detector and data for a `ScoreStore`."""
+        """Return the options that determine the noisy scores, all but who scores them.
+
+        A `ScoreStore` needs that too: add `"detector"`, its `fingerprint()` or, for a score that has none, a name of
+        yours that changes whenever the score does; likewise `"purifier"` where one was given.
+        """
         options = sampling_config(
             sigma=self._sigma(),
             seed=self.seed,

@@ -40,6 +40,9 @@ class ScoreStore:
     Raises:
         InputError: if the folder holds scores of another configuration; the message names the options that
             differ.
+
+        store = ScoreStore("draws", {**smoothed.sampling_config(), "detector": "my network, epoch 40"})
+        smoothed.bounds(images, indices, radii, store=store)
     """
 
     def __init__(self, folder: Path | str, config: dict[str, Any]) -> None:

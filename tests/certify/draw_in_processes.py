@@ -48,7 +48,7 @@ def main(store: str, result: str, pause: str) -> None:
     smoothed = SmoothedDetector(
         detector(float(pause)), 0.25, "input", n=DRAWS, batch_size=100, images_per_batch=2, shard=shard
     )
-    kept = ScoreStore(store, smoothed.sampling_config())
+    kept = ScoreStore(store, {**smoothed.sampling_config(), "detector": "toy"})
     print("drawing", flush=True)
     scores = smoothed.noisy_scores(images, range(IMAGES), store=kept)
     bounds = smoothed.bounds(images, range(IMAGES), [0.0, 0.1], store=kept)

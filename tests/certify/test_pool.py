@@ -44,7 +44,7 @@ def images() -> Tensor:
 
 
 def make_store(folder: Path, **change: object) -> ScoreStore:
-    return ScoreStore(folder, sampling_config(**(OPTIONS | change)))
+    return ScoreStore(folder, {**sampling_config(**(OPTIONS | change)), "detector": "recorder"})
 
 
 def test_draws_come_as_far_as_they_are_asked_for(images: Tensor) -> None:

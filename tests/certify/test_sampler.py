@@ -119,7 +119,7 @@ def test_a_score_of_the_wrong_shape_is_refused(images: Tensor) -> None:
 
 def make_store(folder: Path, **change: object) -> ScoreStore:
     config = sampling_config(sigma=0.25, seed=7, purpose="certify", batch_size=100)
-    return ScoreStore(folder, config | change)
+    return ScoreStore(folder, {**config, "detector": "toy", **change})
 
 
 def test_an_interrupted_run_loses_only_the_batch_in_flight(images: Tensor, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_larger_n_continues_and_a_smaller_one_costs_nothing(images: Tensor, tm
 def test_a_store_of_other_draws_is_refused(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sigma is 0.5 in its configuration and 0.25"):
         sample_scores(first_pixel, images, range(4), store=make_store(tmp_path / "a", sigma=0.5), **OPTIONS)
-    bare = ScoreStore(tmp_path / "b", {"sigma": 0.25, "seed": 7})
+    bare = ScoreStore(tmp_path / "b", {"detector": "toy", "sigma": 0.25, "seed": 7})
     with pytest.raises(InputError, match="purpose is 'absent'"):
         sample_scores(first_pixel, images, range(4), store=bare, **OPTIONS)
     store = make_store(tmp_path / "c")

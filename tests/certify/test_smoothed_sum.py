@@ -77,7 +77,7 @@ def test_the_threshold_is_a_conformal_rank_of_calibration_draws(images: Tensor, 
 
 def test_each_level_keeps_its_draws_in_a_store_of_its_own(images: Tensor, shrink, tmp_path: Path) -> None:
     smoothed = SmoothedSum.of(shrink, SIGMAS, **OPTIONS)
-    configs = smoothed.sampling_configs()
+    configs = [{**config, "detector": "shrink"} for config in smoothed.sampling_configs()]
     assert [config["sigma"] for config in configs] == list(SIGMAS)
     stores = [ScoreStore(tmp_path / str(level), config) for level, config in enumerate(configs)]
     before = smoothed.bounds(images, range(6), [0.1], stores=stores)

@@ -28,8 +28,9 @@ def smoothed() -> SmoothedDetector:
 def store(tmp_path: Path) -> ScoreStore:
     """200 draws of six images, in a store that is opened again."""
     detector = smoothed()
-    detector.noisy_scores(IMAGES, range(6), store=ScoreStore(tmp_path, detector.sampling_config()))
-    return ScoreStore(tmp_path, detector.sampling_config())
+    config = {**detector.sampling_config(), "detector": "sum"}
+    detector.noisy_scores(IMAGES, range(6), store=ScoreStore(tmp_path, config))
+    return ScoreStore(tmp_path, config)
 
 
 def test_stored_draws_are_those_drawn(store) -> None:

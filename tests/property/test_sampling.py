@@ -50,7 +50,8 @@ def test_draws_are_a_function_of_image_and_number_alone(
         options = {**KEY, "batch_size": batch_size, "images_per_batch": images_per_batch}
         with tempfile.TemporaryDirectory() as folder:
             for steps in (asked[:1], asked) if interrupted else (asked,):
-                store = ScoreStore(folder, sampling_config(**options)) if interrupted else None
+                config = {**sampling_config(**options), "detector": "corner"}
+                store = ScoreStore(folder, config) if interrupted else None
                 pool = DrawPool(
                     corner, IMAGES[order], [INDICES[row] for row in order], store=store, **options
                 )
