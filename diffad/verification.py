@@ -10,6 +10,7 @@
 
 Each check says `ok`, `failed` with the first difference, or `not checked` with the reason. Who recorded a run must
 not be able to foresee which noise is redrawn: the key belongs to whoever checks.
+What is computed again is equal bit for bit, or differs by rounding that cannot matter (`diffad.tolerance`).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from diffad.plan import Plan
 from diffad.results import SUMMARY, summarize
 from diffad.runs import Run
 from diffad.stored import Derivation, derive
+from diffad.tolerance import TOLERANCE, agreement, relative_gap, what_it_moves
 
 Status = Literal["ok", "failed", "not checked"]
-TOLERANCE = 1e-5  # relative, of scores that another processor or another build of PyTorch computes
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,9 @@ def check_bounds(claim: Claim, store: ScoreStore, lipschitz: float) -> Check:
     )
 
 
-def check_deterministic(claim: Claim, smoothed: SmoothedDetector, images: Tensor) -> Check:
+def check_deterministic(claim: Claim, smoothed: SmoothedDetector, images: Tensor, run: Run) -> Check:
     """Compute every score and bound of a subject without noise again, from detector and images."""
-    name = f"bounds of {claim.name}"
-    same = True
+    name, gap = f"bounds of {claim.name}", 0.0
     for condition, _ in claim.rows:
         index = condition.images.index
         if condition.condition == "clean":
@@ -217,21 +217,28 @@ def check_deterministic(claim: Claim, smoothed: SmoothedDetector, images: Tensor
         else:
             bounds = smoothed.bounds(images[index], index.tolist(), [condition.radius]).at(0)
             derived = (bounds.lower, bounds.upper)
-        if different_end(condition, derived) is not None:
-            same = False
-            difference = different_end(condition, derived, TOLERANCE)
-            if difference is not None:
-                return Check(name, "failed", difference)
-    return Check(name, "ok", f"{len(claim.rows)} conditions from the detector, {agreement(same)}")
+        reach = smoothed.lipschitz * condition.radius
+        difference = different_end(condition, derived, TOLERANCE, reach)
+        if difference is not None:
+            return Check(name, "failed", difference)
+        ends = (condition.bounds.lower, condition.bounds.upper)
+        gap = max(gap, relative_gap(np.stack(ends), np.stack(derived), reach).max())
+    moves = what_it_moves(gap, claim, run, smoothed.lipschitz)
+    if moves is not None:
+        return Check(name, "failed", moves)
+    return Check(name, "ok", f"{len(claim.rows)} conditions from the detector, {agreement(gap)}")
 
 
 def different_end(
-    condition: Condition, derived: tuple[FloatArray, FloatArray], tolerance: float = 0.0
+    condition: Condition,
+    derived: tuple[FloatArray, FloatArray],
+    tolerance: float = 0.0,
+    reach: float = 0.0,
 ) -> str | None:
-    """Return the first image whose stored end is not the derived one, or None."""
+    """Return the first image whose stored end is not the derived one, or None; see `relative_gap`."""
     ends = {"lower": (condition.bounds.lower, derived[0]), "upper": (condition.bounds.upper, derived[1])}
     for end, (stored, other) in ends.items():
-        wrong = ~np.isclose(other, stored, rtol=tolerance, atol=0.0)
+        wrong = relative_gap(stored, other, reach) > tolerance
         if wrong.any():
             at = int(wrong.argmax())
             return (
@@ -239,8 +246,3 @@ def different_end(
                 f"{stored[at]!s}, derived {other[at]!s}"
             )
     return None
-
-
-def agreement(same: bool) -> str:
-    """Return how closely what was computed again agrees."""
-    return "equal bit for bit" if same else f"equal within {TOLERANCE:g} relative, not bit for bit"

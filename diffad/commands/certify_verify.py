@@ -134,7 +134,7 @@ def _all_checks(config: VerifyConfig, run: Run, key: int) -> Iterator[tuple[Clai
         if levels.status == "failed":
             continue  # what such rows claim follows from no draws
         following = (
-            _checks_without_noise(claim, rebuilt, split)
+            _checks_without_noise(claim, run, rebuilt, split)
             if claim.subject.smoothing == "none"
             else _checks_under_noise(claim, run, rebuilt, sources, config.share, key)
         )
@@ -142,7 +142,9 @@ def _all_checks(config: VerifyConfig, run: Run, key: int) -> Iterator[tuple[Clai
             yield claim, check
 
 
-def _checks_without_noise(claim: Claim, rebuilt: Rebuilt, split: DataSplit | None) -> Iterator[Check]:
+def _checks_without_noise(
+    claim: Claim, run: Run, rebuilt: Rebuilt, split: DataSplit | None
+) -> Iterator[Check]:
     """Yield what can be checked of a subject whose bounds follow from detector and images alone."""
     smoothed = rebuilt.smoothed
     if smoothed is None or split is None:
@@ -150,10 +152,10 @@ def _checks_without_noise(claim: Claim, rebuilt: Rebuilt, split: DataSplit | Non
             yield Check(f"{what} of {claim.name}", "not checked", rebuilt.reason)
         return
     if all(np.isin(condition.images.index, range(len(split.test))).all() for condition, _ in claim.rows):
-        yield check_deterministic(claim, smoothed, split.test.images)
+        yield check_deterministic(claim, smoothed, split.test.images, run)
     else:
         yield Check(f"bounds of {claim.name}", "not checked", "its rows are of images that the data has not")
-    yield check_exact_threshold(claim, smoothed, split.calibration.images)
+    yield check_exact_threshold(claim, smoothed, split.calibration.images, run)
 
 
 def _checks_under_noise(
@@ -197,9 +199,9 @@ def _checks_under_noise(
         yield Check(f"redraw of {claim.name}", "not checked", rebuilt.reason)
         return
     options: dict[str, Any] = {"share": share, "key": key}
-    yield check_redraw(claim, smoothed, split.test.images, store, **options)
+    yield check_redraw(claim, smoothed, split.test.images, store, run, **options)
     if calibration is not None:
-        yield check_redraw(claim, smoothed, split.calibration.images, calibration, **options)
+        yield check_redraw(claim, smoothed, split.calibration.images, calibration, run, **options)
 
 
 def _or_not(name: str, check: Any) -> Check:

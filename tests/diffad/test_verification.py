@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ import pytest
 import torch
 
 from certify.log import image_digest
+from certify.smoothing import SmoothedDetector
 from certify.store import ScoreStore
-from certify.types import ScoreBounds
+from certify.types import FloatArray, ScoreBounds
 from diffad.claims import Claim
 from diffad.conditions import Subject, TestedImages, certified_conditions
 from diffad.plan import Plan
 from diffad.runs import Run
-from diffad.verification import check_levels, check_options, different_end, first_difference
+from diffad.verification import (
+    check_deterministic,
+    check_levels,
+    check_options,
+    different_end,
+    first_difference,
+)
 from diffad.verified_images import different_image, other_normals
 
 
@@ -155,6 +163,34 @@ def test_rows_without_noise_have_neither(change, problem) -> None:
     check = check_levels(Claim(subject, ((row, plan),), "diffusion"))
     assert check.status == ("ok" if problem is None else "failed")
     assert problem is None or check.detail.endswith(f": {problem}")
+
+
+class Offset(SmoothedDetector):
+    """A detector without noise whose scores are all 10000: it tells nothing apart."""
+
+    def __init__(self) -> None:
+        self.lipschitz = 0.0
+
+    def score(self, images: torch.Tensor, indices: Sequence[int], *_: Any) -> FloatArray:
+        return np.full(len(indices), 1e4)
+
+    def bounds(self, images: torch.Tensor, indices: Sequence[int], *_: Any) -> ScoreBounds:
+        return ScoreBounds.exact(np.full((1, len(indices)), 1e4))
+
+
+@pytest.mark.parametrize(("shift", "status"), [(0.0, "ok"), (9e-6, "failed"), (9e-5, "failed")])
+def test_bounds_without_noise_may_not_be_moved_to_an_auroc(shift: float, status: str) -> None:
+    """9e-6 of the score's size is less than two machines may differ by, and here all that the AUROC rests on."""
+    ends = 1e4 * (1.0 + shift * np.array([[-1.0, 1.0]]))
+    subject, plan = SUBJECT._replace(smoothing="none", sigma=None), Plan("none", None, (0.1,))
+    rows = certified_conditions(
+        *(subject, TESTED, ScoreBounds.exact(ends), [0.1]), n=0, alpha=None, alpha_kind="total", seed=0
+    )
+    _, run = claimed()
+    claim = Claim(subject, tuple((row, plan) for row in rows), "diffusion")
+    check = check_deterministic(claim, Offset(), torch.zeros(2, 1, 2, 2), run)
+    assert check.status == status
+    assert ("takes auroc" in check.detail) == (shift == 9e-6)
 
 
 @pytest.mark.parametrize(
