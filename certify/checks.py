@@ -42,23 +42,29 @@ def check_images(images: Tensor, *, name: str = "images") -> Tensor:
     return images
 
 
-def check_labels(labels: Any, count: int | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return labels as int64 (count,), 0 normal and 1 anomalous, both present."""
+def check_binary(labels: Any, count: int | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return labels as int64 (count,), 0 normal and 1 anomalous; one class alone will do."""
     array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"labels: got shape {array.shape}, need one label an image")
     if count is not None and array.size != count:
         raise InputError(f"labels: got {array.size} for {count} images; need one label an image")
-    if not np.isin(array, (0, 1)).all():
-        raise InputError(
-            f"labels: got values {sorted(set(array.tolist()))[:5]}, allowed are 0 (normal) and 1 (anomalous)"
-        )
+    # of text, numpy would compare "0" with 0 as equal
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        found = list(dict.fromkeys(array.tolist()))[:5]
+        raise InputError(f"labels: got values {found}, allowed are 0 (normal) and 1 (anomalous)")
+    return array.astype(np.int64)
+
+
+def check_labels(labels: Any, count: int | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return labels as int64 (count,), 0 normal and 1 anomalous, both present."""
+    array = check_binary(labels, count)
     if array.min() == array.max():
         kind = "normal" if array.max() == 0 else "anomalous"
         raise InputError(
             f"labels: all {array.size} images are {kind}; AUROC needs both classes, add the other"
         )
-    return array.astype(np.int64)
+    return array
 
 
 def check_probability(value: float, name: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from certify.checks import InputError, check_positive
+from certify.checks import InputError, check_binary, check_positive
 from certify.smoothing import SmoothedDetector, threshold_rank
 from certify.store import ScoreStore
 from certify.sums import NoiseLevel, certify_sum, sum_radius, sum_scores
@@ -160,13 +160,14 @@ class SmoothedSum:
     ) -> FloatArray:
         """Return the certified radius (images,) of the decision at `threshold_`; see `SmoothedDetector.radius`."""
         threshold = self._threshold()
+        known = None if labels is None else check_binary(labels, len(images))
         draws = self.noisy_scores(images, indices, stores=stores)
-        level = self.alpha if labels is not None else self.alpha / 2
+        level = self.alpha if known is not None else self.alpha / 2
         anomalous = sum_radius(draws, self.terms, threshold, level, "anomalous")
         normal = sum_radius(draws, self.terms, threshold, level, "normal")
-        if labels is None:
+        if known is None:
             return np.maximum(anomalous, normal)
-        return np.where(np.asarray(labels) == 1, anomalous, normal)
+        return np.where(known == 1, anomalous, normal)
 
     def sampling_configs(self, purpose: str = "certify") -> list[dict[str, Any]]:
         """Return for each level the options that determine its draws; its `ScoreStore` needs `detector` besides."""

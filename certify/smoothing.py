@@ -23,7 +23,7 @@ from certify.certificate import (
     percentile_scores,
     predict_scores,
 )
-from certify.checks import InputError, check_choice, check_images, check_probability
+from certify.checks import InputError, check_binary, check_choice, check_images, check_probability
 from certify.conformal import exact_level
 from certify.identity import check_identity
 from certify.pool import DrawPool, NoisyScore, sampling_config
@@ -225,8 +225,12 @@ class SmoothedDetector:
         With `labels` (0 normal, 1 anomalous) the right decision is certified at level alpha: 0.0 for a wrong
         one. Without them both decisions are tried at alpha / 2 each and the larger radius is returned (at
         most one is above 0).
+
+        Raises:
+            InputError: if labels are other than 0 and 1, or not one an image.
         """
-        level = self.alpha if labels is not None else self.alpha / 2
+        known = None if labels is None else check_binary(labels, len(images))
+        level = self.alpha if known is not None else self.alpha / 2
         if self.smoothing == "none":
             ends = self._enclosure(images)
             anomalous = lipschitz_radius(*ends, self._threshold(), self.lipschitz, "anomalous")
@@ -236,9 +240,9 @@ class SmoothedDetector:
             options = (self._threshold(), self._sigma(), level)
             anomalous = certified_radius(scores, *options, "anomalous", self.lipschitz, self.percentile)
             normal = certified_radius(scores, *options, "normal", self.lipschitz, self.percentile)
-        if labels is None:
+        if known is None:
             return np.maximum(anomalous, normal)
-        return np.where(np.asarray(labels) == 1, anomalous, normal)
+        return np.where(known == 1, anomalous, normal)
 
     def sampling_config(self, purpose: str = "certify") -> dict[str, Any]:
         """Return the options that determine the noisy scores, all but who scores them.

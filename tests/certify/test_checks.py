@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,23 @@ def test_bad_labels_are_refused(labels: list[float], message: str) -> None:
         checks.check_labels(labels)
     with pytest.raises(InputError, match="got 2 for 5 images"):
         checks.check_labels([0, 1], 5)
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1, 1], np.array([True]), torch.tensor([0, 1])])
+def test_one_class_alone_is_binary(labels: Any) -> None:
+    checked = checks.check_binary(labels, len(labels))
+    assert checked.dtype == np.int64
+    assert checked.tolist() == [int(label) for label in labels]
+
+
+@pytest.mark.parametrize(
+    "labels", [["0", "1"], ["anomalous", "normal"], [None, 1], [2, 0], [float("nan"), 1]]
+)
+def test_what_is_no_label_is_refused_and_shown(labels: list[Any]) -> None:
+    with pytest.raises(InputError, match="allowed are 0 \\(normal\\) and 1 \\(anomalous\\)") as error:
+        checks.check_binary(labels)
+    assert repr(labels[0]) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan")])

@@ -64,6 +64,17 @@ def test_predict_and_radius_agree_with_the_bounds(images: Tensor, shrink) -> Non
     assert (decisions >= 0).any()
 
 
+@pytest.mark.parametrize("labels", [[-1] * 6, [2] * 6, ["normal"] * 6, [0]])
+def test_a_radius_is_given_for_labels_of_0_and_1_one_an_image(
+    labels: list[object], images: Tensor, shrink
+) -> None:
+    smoothed = SmoothedSum.of(shrink, SIGMAS, **OPTIONS)
+    smoothed.threshold_ = 100.0  # all are decided normal
+    with pytest.raises(InputError, match="labels: got"):
+        smoothed.radius(images, range(6), labels)
+    assert (smoothed.radius(images, range(6), [1] * 6) == 0.0).all()
+
+
 def test_the_threshold_is_a_conformal_rank_of_calibration_draws(images: Tensor, shrink) -> None:
     many = images.repeat(4, 1, 1, 1)[:20]
     smoothed = SmoothedSum.of(shrink, SIGMAS, "input", n=100, batch_size=100)

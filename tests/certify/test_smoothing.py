@@ -152,6 +152,19 @@ def test_predict_and_radius_agree_with_the_bounds(images: Tensor, way, shrink) -
         assert unknown == pytest.approx(exact, abs=1e-9)
 
 
+@pytest.mark.parametrize("labels", [[-1] * 6, [2] * 6, ["anomalous"] * 6, [0], [0] * 7])
+@pytest.mark.parametrize("way", ["none", "input"])
+def test_a_radius_is_given_for_labels_of_0_and_1_one_an_image(
+    way: str, labels: list[object], images: Tensor, shrink
+) -> None:
+    smoothed = SmoothedDetector(shrink, None if way == "none" else SIGMA, way, n=50, batch_size=50)
+    smoothed.threshold_ = 100.0  # all are decided normal
+    with pytest.raises(InputError, match="labels: got"):
+        smoothed.radius(images, range(6), labels)
+    assert (smoothed.radius(images, range(6), [1] * 6) == 0.0).all()  # one class alone is fine
+    assert (smoothed.radius(images, range(6), [0] * 6) > 0.0).all()
+
+
 def test_predict_abstains_at_the_threshold() -> None:
     image = torch.full((1, *SHAPE), 0.5)
     smoothed = SmoothedDetector(Linear(torch.ones(16)), SIGMA, "input", n=100, batch_size=100, alpha=1e-6)
