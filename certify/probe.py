@@ -15,7 +15,11 @@ from certify.checks import InputError
 from certify.log import Scores
 from certify.types import FloatArray
 
-PROBE_TOLERANCE = 1e-5
+# What counts as rounding. An offset, such as the constant of a log-likelihood, makes scores large without moving one
+# against another, so their size allows only what their dtype cannot resolve: the sums of a float32 network are off by
+# up to 1e-6, a dozen ulps, of what they add up. The rest is measured against how far scores lie apart.
+ULPS = 32
+SPREAD_SHARE = 1e-5
 Images: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -36,24 +40,42 @@ def check_uncoupled(
         name: the detector, for the message.
 
     Raises:
-        InputError: if scores differ by more than PROBE_TOLERANCE of the largest one of their column.
+        InputError: if scores differ by more than `rounding` allows in their column.
     """
     place = np.arange(len(noisy))
     middle = (place >= len(noisy) // 4) & (place < len(noisy) - len(noisy) // 4)
-    before = score(clean, noisy).astype(np.float64)
+    before = score(clean, noisy)
     for kept in (middle, ~middle):
-        after = score(_stretched(clean, kept), _stretched(noisy, kept)).astype(np.float64)
+        after = score(_stretched(clean, kept), _stretched(noisy, kept))
         _check_same(before[kept], after[kept], name)
-    after = score(clean, _calmed(clean, noisy, ~middle)).astype(np.float64)
+    after = score(clean, _calmed(clean, noisy, ~middle))
     _check_same(before[~middle], after[~middle], name)
 
 
-def _check_same(before: FloatArray, after: FloatArray, name: str) -> None:
+def rounding(scores: FloatArray, ulp: float) -> FloatArray:
+    """Return how far scores (n,) or (n, columns) of one meaning may move by rounding alone, for each column (1, ...).
+
+    ULPS units of the last place at the largest of them, and SPREAD_SHARE of the distance between smallest and largest.
+
+    Args:
+        scores: float64; what is not finite counts for nothing.
+        ulp: of the dtype that they were returned in, at 1: `finfo(dtype).eps`.
+    """
+    finite = np.isfinite(scores)
+    size = np.where(finite, np.abs(scores), 0.0).max(axis=0, keepdims=True)
+    highest = np.where(finite, scores, -np.inf).max(axis=0, keepdims=True)
+    lowest = np.where(finite, scores, np.inf).min(axis=0, keepdims=True)
+    spread = np.maximum(highest - lowest, 0.0)  # -inf if none is finite
+    return np.asarray(ULPS * ulp * size + SPREAD_SHARE * spread, dtype=np.float64)
+
+
+def _check_same(given: Scores, found: Scores, name: str) -> None:
     """Refuse scores (kept,) or (kept, columns) that moved by more than rounding; NaN equals NaN."""
+    before, after = given.astype(np.float64), found.astype(np.float64)
     agree = (before == after) | (np.isnan(before) & np.isnan(after))
     with np.errstate(invalid="ignore"):  # inf - inf
         distance = np.abs(before - after)
-    agree |= distance <= PROBE_TOLERANCE * _scale(before)
+    agree |= distance <= rounding(before, float(np.finfo(given.dtype).eps))
     if not agree.all():
         worst = float(distance[np.isfinite(distance) & ~agree].max(initial=0.0))
         raise InputError(
@@ -76,9 +98,3 @@ def _calmed(clean: Images, noisy: Images, kept: Mask) -> Images:
     changed = 0.5 * (clean + noisy)
     changed[kept] = noisy[kept]
     return changed
-
-
-def _scale(scores: FloatArray) -> FloatArray:
-    """Return the largest finite magnitude of each column."""
-    magnitudes = np.where(np.isfinite(scores), np.abs(scores), 0.0)
-    return np.asarray(magnitudes.max(axis=0, keepdims=True), dtype=np.float64)

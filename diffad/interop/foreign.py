@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from certify.checks import InputError
+from certify.probe import rounding
 from diffad.detector import Detector
 
 F = TypeVar("F", bound="ForeignDetector")
 
 PROBES = 4  # of the training images, and as many of noise
-SAME = 1e-5  # scores this near, relative to the largest of their kind, differ by rounding: another batch, another CPU
 MOVED = 0.1  # width of the noise on a training image, whose score in itself may be the rounding of zero
 
 
@@ -123,8 +123,14 @@ class ForeignDetector(Detector):
         return self._score(self.probe, None).detach().double()
 
     def _check_probe(self, found: Tensor, fault: str) -> None:
-        """Refuse probe scores that differ by more than rounding; a far outlier's score is no measure for normals."""
+        """Refuse probe scores that differ by more than rounding, such as that of another batch or another CPU.
+
+        Normals and noise are measured apart: a far outlier's score is no measure for normals. Scores come in the dtype
+        of the probe, whatever the foreign code computes in.
+        """
+        ulp = torch.finfo(self.probe.dtype).eps
         for kind in (slice(None, -PROBES), slice(-PROBES, None)):
             difference = float((found - self.probe_scores)[kind].abs().max())
-            if difference > SAME * float(self.probe_scores[kind].abs().max()):
+            allowed = rounding(self.probe_scores[kind].cpu().numpy(), ulp)
+            if difference > float(allowed[0]):
                 raise InputError(f"{self._title}: {fault} (they differ by {difference:.3g})")

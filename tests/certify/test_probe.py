@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from certify.checks import InputError
-from certify.probe import check_uncoupled
+from certify.probe import SPREAD_SHARE, ULPS, check_uncoupled, rounding
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 OUTER = (*range(25), *range(75, 100))
@@ -32,6 +32,8 @@ COUPLED: dict[str, Score] = {
     "one column of two": lambda clean, noisy: np.stack(
         [norms(clean, noisy), norms(clean, noisy - noisy.mean(axis=0))], axis=1
     ),
+    "offset": lambda clean, noisy: 1e6 + scaled_by_the_extremes(clean, noisy).astype(np.float64),
+    "offset in float32": lambda clean, noisy: np.float32(1e3) + scaled_by_the_extremes(clean, noisy) / 150,
     "nan": lambda clean, noisy: norms(clean, noisy) + (np.nan if noisy[0].sum() < 0.0 else 0.0),
 }
 
@@ -65,6 +67,24 @@ def rounded_at_random(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     return norms(clean, noisy) - 0.9 + 1e-7 * noise
 
 
+def rounded_at_an_offset(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """A float32 network of large intermediate values: off by 1e-6 of them, far more than 1e-5 of the spread."""
+    noise = np.random.default_rng(int(1e6 * abs(noisy[0].sum()))).uniform(-1.0, 1.0, size=len(noisy))
+    return (1000.0 + 1e-3 * norms(clean, noisy) + 1e-3 * noise).astype(np.float32)
+
+
+def the_same_for_all(clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    return np.full(len(noisy), 7.0, np.float32)
+
+
+def test_rounding_is_ulps_of_the_size_and_a_share_of_the_spread() -> None:
+    scores = np.array([[100.0, 3.0], [103.0, 3.0], [np.nan, np.inf]])
+    np.testing.assert_allclose(
+        rounding(scores, 2.0**-20), [[ULPS * 103 / 2**20 + 3 * SPREAD_SHARE, ULPS * 3 / 2**20]]
+    )
+    assert rounding(np.full(3, np.nan), 2.0**-20).tolist() == [0.0]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_scaling_by_the_largest_is_found_wherever_it_lies(seed: int) -> None:
     """Stretched mates have low scores here, so the largest stays where it is if it is among the images kept."""
@@ -93,7 +113,9 @@ def test_mates_as_usual_as_the_images_are_tried_too() -> None:
         check_uncoupled(gated, clean, noisy, "toy")
 
 
-@pytest.mark.parametrize("score", [norms, partly_invalid, rounded_at_random])
+@pytest.mark.parametrize(
+    "score", [norms, partly_invalid, rounded_at_random, rounded_at_an_offset, the_same_for_all]
+)
 @pytest.mark.parametrize("images", [1, 2])
 def test_scores_of_single_images_pass(score: Score, images: int) -> None:
     check_uncoupled(score, *batch(100, images), "toy")

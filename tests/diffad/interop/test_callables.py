@@ -98,6 +98,15 @@ def test_coupled_and_random_scores_are_refused() -> None:
         as_detector(lambda images: torch.rand(len(images), generator=generator)).fit(NORMALS)
 
 
+def test_an_offset_hides_no_coupling() -> None:
+    def coupled(images: Tensor) -> Tensor:  # by some .006, less than 1e-5 of the score
+        return 1000.0 + brightness(images) + 0.1 * images.mean()
+
+    with pytest.raises(InputError, match="differently alone and in a batch"):
+        as_detector(coupled).fit(NORMALS)
+    as_detector(lambda images: 1000.0 + brightness(images)).fit(NORMALS)
+
+
 @pytest.mark.parametrize(
     ("score", "words"),
     [
