@@ -306,6 +306,8 @@ class Detector(nn.Module, ABC):
                 f"{directory}: {folder.CONFIG} and the tensors beside it do not belong together, or were "
                 "changed since; save the detector again"
             )
+        if fault := detector._unproven():
+            raise InputError(f"{directory}: {fault} for the Lipschitz constant of {cls.name}; fit it again")
         return detector
 
     def _own_tensors(self) -> dict[str, Tensor]:
@@ -316,6 +318,15 @@ class Detector(nn.Module, ABC):
 
     def _load_parts(self, directory: Path) -> None:
         """Read what `_save_parts` wrote, strictly; arguments, `image_shape` and buffers are set already."""
+
+    def _unproven(self) -> str:
+        """Return what about the tensors breaks a constant that is declared, with the value found; "" if nothing does.
+
+        A detector that declares `lipschitz`, `pair_lipschitz` or `map_lipschitz` for what its own `fit` makes
+        overrides this, since a folder may hold anything. One that computes the constant from its tensors, or whose
+        constant holds for all of them (a distance to stored points), need not.
+        """
+        return ""
 
     def _require_fitted(self) -> tuple[int, int, int]:
         if self.image_shape is None:

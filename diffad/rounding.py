@@ -10,6 +10,8 @@ error at most `gamma(n) = n u / (1 - n u)` against the sum of absolute values, w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -84,3 +86,38 @@ def spectral_bound(matrix: Float[Tensor, "rows dims"]) -> float:
     longest = float(matrix.square().sum(1).max())
     relative = 4.0 * gamma(dims + rows + 4)
     return float(np.sqrt((largest + rows * relative * longest) * (1.0 + relative)))
+
+
+def contraction_bound(matrix: Float[Tensor, "rows dims"]) -> float:
+    """Return an upper bound of the spectral norm that is at most 1 for whatever `contraction` has returned.
+
+    ||W||^2 = ||G|| <= m + ||G - m I||_F for G = W W^T and any m, here the mean of its diagonal. The computed G is off
+    by at most gamma(dims) ||W||_F^2 in norm, and the norms by a relative gamma of the squares that they add.
+
+    With d and a for the defect and the allowance of `contraction`, its G lies within d of I / (1 + d + a)^2, so that
+    m + ||G - m I||_F is at most 1 - 2 (d + a) + sqrt(2) d and rounding: of G here and there, and of the entries, less
+    than 4 gamma(dims + 4) rows in all. a = 4 gamma(dims + rows + 4) rows is subtracted twice and pays for it.
+    """
+    rows, dims = matrix.shape
+    if rows == 0:
+        return 0.0
+    matrix = matrix.double()
+    gram = matrix @ matrix.T
+    middle = float(gram.diagonal().mean())
+    apart = float(torch.linalg.matrix_norm(gram - middle * torch.eye(rows).to(gram)))
+    squares = float(matrix.square().sum())
+    apart *= 1.0 + gamma(rows * rows + 4)
+    squares *= 1.0 + gamma(rows * dims + 4)
+    total = (middle + apart + gamma(dims) * squares) * (1.0 + 8.0 * UNIT_ROUNDOFF)
+    return float(np.nextafter(np.sqrt(total), np.inf))
+
+
+def norm_fault(matrices: Mapping[str, Tensor], most: float) -> str:
+    """Return which matrix is not proven to have a spectral norm of at most `most`, and its bound; "" if all are."""
+    for name, matrix in matrices.items():
+        if matrix.ndim != 2:
+            return f"{name} has the shape {tuple(matrix.shape)}, need a matrix"
+        bound = contraction_bound(matrix)
+        if not bound <= most:  # nor is NaN
+            return f"{name} has a spectral norm of up to {bound:.6g}, need at most {most:g}"
+    return ""

@@ -115,10 +115,11 @@ class Backbone(nn.Module):
 
         The constant of the network over the smallest `std`, rounded up to a multiple of 2^-30, which hides in what
         order a machine added. For images (channel, height, width) that are resized or repeated over channels on the
-        way in nothing is proved.
+        way in, or where weights are not finite, nothing is proved.
         """
         constant = self.network.lipschitz()
-        if constant is None or tuple(image_shape) != (self.channels, self.resolution, self.resolution):
+        native = (self.channels, self.resolution, self.resolution)
+        if constant is None or not math.isfinite(constant) or tuple(image_shape) != native:
             return None
         return math.ceil(constant / float(self.std.min()) * (1 + 2.0**-51) * 2.0**30) / 2.0**30
 

@@ -24,7 +24,7 @@ from certify.noise import gaussian_noise
 from certify.types import FloatArray
 from diffad.data.transforms import apply_each
 from diffad.detector import Detector
-from diffad.rounding import contraction, gamma
+from diffad.rounding import contraction, gamma, norm_fault
 from diffad.training.batches import key
 
 # Hard transforms that the negatives are drawn from: all that need no second image and keep an image's size.
@@ -192,6 +192,10 @@ class LipschitzNet(Detector):
         return [torch.linalg.qr(one.T).Q.T if one.ndim == 2 else one for one in raw]
 
     # ---- scoring
+
+    def _unproven(self) -> str:
+        weights = {name: getattr(self, name) for name in self._names() if name.startswith("weight")}
+        return norm_fault(weights, 1.0)
 
     def _layers(self) -> list[Tensor]:
         return [getattr(self, name) for name in self._names()]

@@ -26,7 +26,7 @@ from diffad.neighbours import (
     search_error,
 )
 from diffad.precision import one_thread
-from diffad.rounding import contraction, enclose, gamma
+from diffad.rounding import contraction, enclose, gamma, norm_fault
 
 SELECTIONS = ("random", "k_centre")
 # Greedy k-centre chooses the bank from this many random patches for each one it keeps.
@@ -118,6 +118,9 @@ class PatchNN(Detector):
         if not self.remove_mean and self.n_components is None:
             return basis[:0].flatten()
         return contraction(basis)
+
+    def _unproven(self) -> str:
+        return norm_fault({"projection": self.projection} if self.projection.numel() else {}, 1.0)
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
         # the gradient holds the patch and its neighbour fixed, which they are almost everywhere

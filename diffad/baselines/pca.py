@@ -10,7 +10,9 @@ from certify.checks import InputError, check_probability
 from certify.types import FloatArray
 from diffad.detector import Detector
 from diffad.precision import one_thread
-from diffad.rounding import enclose, gamma
+from diffad.rounding import enclose, gamma, norm_fault
+
+LONGEST = 1.4  # most that the spectral norm of the components may be: below the root of 2
 
 
 class PCA(Detector):
@@ -18,7 +20,7 @@ class PCA(Detector):
 
     The score is |(I - V V^T)(x - mean)| with one component a column of V. I - V V^T has the eigenvalues 1 and
     1 - s^2 for the singular values s of V, so its norm is 1 for every V with s^2 <= 2: L = 1 holds for the
-    stored V, however it was rounded, and is attained off the components.
+    stored V, however it was rounded, and is attained off the components. A folder of longer ones is refused.
 
     Args:
         n_components: number of components, below the number of training images and of pixels; None takes the
@@ -58,6 +60,9 @@ class PCA(Detector):
             count = int((explained < self.explained_variance).sum()) + 1
             count = min(count, len(points) - 1, pixels - 1)
         self.components = rows[:count].clone()
+
+    def _unproven(self) -> str:
+        return norm_fault({"components": self.components}, LONGEST)
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
         return self._residual_norm(images).to(images.dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffad.rounding import contraction, enclose, gamma, spectral_bound
+from diffad.rounding import contraction, contraction_bound, enclose, gamma, norm_fault, spectral_bound
 
 
 def exact_square(left: torch.Tensor, right: torch.Tensor) -> Fraction:
@@ -74,3 +74,34 @@ def test_the_spectral_bound_is_tight_for_orthonormal_rows() -> None:
     assert spectral_bound(3.0 * basis) == pytest.approx(3.0, abs=1e-11)
     assert spectral_bound(contraction(basis)) < 1.0
     assert spectral_bound(torch.zeros(2, 3)) == 0.0
+
+
+@pytest.mark.parametrize(("rows", "dims"), [(1, 1), (1, 784), (3, 40), (20, 5), (30, 30), (120, 130)])
+def test_the_bound_for_contractions_is_above_the_norm_and_knows_them(rows: int, dims: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    matrix = torch.randn(rows, dims, generator=generator, dtype=torch.float64)
+    assert float(torch.linalg.matrix_norm(matrix, 2)) <= contraction_bound(matrix) * (1 + 1e-13)
+    shrunk = contraction(torch.linalg.qr(matrix.T).Q.T)
+    assert 1 - 1e-9 < contraction_bound(shrunk) <= 1.0
+    assert contraction_bound(1.000001 * shrunk) > 1.0
+    assert contraction_bound(contraction(matrix)) <= 1.0  # nothing like orthonormal
+
+
+def test_the_bound_for_contractions_allows_identities_and_their_last_bits() -> None:
+    for rows in range(1, 40):
+        for perturbed in (0.0, 2.0**-52):
+            basis = torch.eye(rows, 2 * rows, dtype=torch.float64) * (1 + perturbed)
+            assert contraction_bound(contraction(basis)) <= 1.0
+    assert contraction_bound(torch.zeros(0, 3)) == 0.0
+
+
+def test_a_matrix_that_is_too_long_or_none_is_named_with_its_norm() -> None:
+    basis = torch.eye(3, 5, dtype=torch.float64)
+    assert norm_fault({"first": contraction(basis), "second": contraction(basis)}, 1.0) == ""
+    assert norm_fault({"first": contraction(basis), "second": 5 * basis}, 1.0) == (
+        "second has a spectral norm of up to 5, need at most 1"
+    )
+    assert norm_fault({"one": torch.full((2, 2), torch.nan)}, 1.0).startswith(
+        "one has a spectral norm of up to nan"
+    )
+    assert norm_fault({"one": basis[0]}, 1.0) == "one has the shape (5,), need a matrix"

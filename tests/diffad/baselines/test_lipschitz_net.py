@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from jaxtyping import TypeCheckError
 from certify import auroc
 from certify.certificate import lipschitz_bounds
 from certify.checks import InputError
+from diffad import load_detector
 from diffad.baselines.lipschitz_net import LipschitzNet, _group_sort
 from diffad.data import DataSplit, load_data
 
@@ -60,6 +64,19 @@ def test_stored_matrices_have_a_spectral_norm_of_at_most_one(detector: Lipschitz
     for layer in range(detector.depth + 1):
         norm = torch.linalg.matrix_norm(getattr(detector, f"weight_{layer}"), 2)
         assert 1 - 1e-9 < float(norm) <= 1
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_a_folder_of_longer_weights_is_refused(detector: LipschitzNet, layer: int, tmp_path: Path) -> None:
+    detector.save_pretrained(tmp_path / "honest")
+    assert load_detector(tmp_path / "honest").lipschitz == 1.0
+    changed = copy.deepcopy(detector)
+    setattr(changed, f"weight_{layer}", 1.001 * getattr(detector, f"weight_{layer}"))
+    changed.save_pretrained(tmp_path / "changed")
+    with pytest.raises(
+        InputError, match=f"changed: weight_{layer} has a spectral norm of up to 1.001, need at most 1 "
+    ):
+        load_detector(tmp_path / "changed")
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is no longer than double here")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from certify.checks import InputError
+from diffad import load_detector
 from diffad.baselines import patch_nn
 from diffad.baselines.patch_nn import PatchNN, _helmert, _starts
 
@@ -90,6 +92,21 @@ def test_projection_is_the_principal_subspace_and_a_contraction() -> None:
     patches = cut(TRAIN, 3, 1, centre=True).reshape(-1, 18)
     variance = np.linalg.eigvalsh(np.cov(patches.T, ddof=0))[::-1]
     np.testing.assert_allclose(np.var(patches @ rows.T, axis=0), variance[:5], rtol=1e-8)
+
+
+@pytest.mark.parametrize("options", [{}, {"remove_mean": True}, {"n_components": 18}, {"n_components": 5}])
+def test_a_folder_of_a_longer_projection_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    detector = PatchNN(patch_size=3, **options).fit(TRAIN)
+    detector.save_pretrained(tmp_path)
+    assert load_detector(tmp_path).lipschitz == load_detector(tmp_path).map_lipschitz == 1.0
+    if not options:
+        return  # no projection
+    detector.projection = 2 * detector.projection
+    detector.save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"projection has a spectral norm of up to 2, need at most 1 .*fit it again"
+    ):
+        load_detector(tmp_path)
 
 
 def test_removing_the_mean_forgets_brightness() -> None:

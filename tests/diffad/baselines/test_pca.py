@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from sklearn import decomposition
 
 from certify.checks import InputError
+from diffad import load_detector
 from diffad.baselines.pca import PCA
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -57,6 +59,30 @@ def test_the_map_has_norm_one_for_the_stored_components() -> None:
     vectors = PCA(n_components=5).fit(TRAIN).components.numpy().T
     assert np.linalg.norm(np.eye(20) - vectors @ vectors.T, 2) <= 1 + 1e-12
     assert np.linalg.norm(vectors, 2) ** 2 <= 2
+
+
+def test_a_folder_of_longer_components_is_refused(tmp_path: Path) -> None:
+    detector = PCA(n_components=3).fit(TRAIN)
+    components = detector.components
+    for scale in (1.3, -1.0):  # I - V V^T still has the norm 1
+        detector.components = scale * components
+        detector.save_pretrained(tmp_path)
+        assert load_detector(tmp_path).lipschitz == load_detector(tmp_path).map_lipschitz == 1.0
+    detector.components = 5 * components
+    detector.save_pretrained(tmp_path)
+    with pytest.raises(InputError) as error:
+        load_detector(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: components has a spectral norm of up to 5, need at most 1.4 for the Lipschitz constant of pca; "
+        "fit it again"
+    )
+
+
+def test_an_image_of_one_pixel_leaves_no_component_and_loads(tmp_path: Path) -> None:
+    detector = PCA().fit(torch.rand(5, 1, 1, 1))
+    assert len(detector.components) == 0
+    detector.save_pretrained(tmp_path)
+    assert load_detector(tmp_path).fingerprint() == detector.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,20 @@ def test_the_squared_score_is_not_lipschitz(detector, tiny) -> None:
     assert float(change) / 8.0 > 1.0  # |difference of the references| = sqrt(64)
 
 
+@pytest.mark.parametrize("bad", [-0.5, torch.nan])
+def test_a_folder_whose_windows_would_weigh_more_than_one_is_refused(
+    bad: float, detector, tiny, tmp_path: Path
+) -> None:
+    relative = detector.with_options(score_name="patch_relative")
+    relative.mean_error_ = relative.mean_error_.clone()
+    relative.mean_error_[1, 2, 3] = bad
+    relative.save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=f"mean_error_ goes down to {bad}, need at least 0 .* of diffusion; fit it again"
+    ):
+        load_detector(tmp_path)
+
+
 def test_what_cannot_be_used_is_refused_in_one_line(detector, tiny, tmp_path: Path) -> None:
     for options, message in (
         ({"draws": 9}, "draws: got 9, this detector stores 3"),

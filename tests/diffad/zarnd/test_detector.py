@@ -185,6 +185,18 @@ def test_linear_features_give_k_as_the_constant_and_other_scores_none():
     assert Zarnd.from_backbone(random_projection(9, 16, 1)).lipschitz is None
 
 
+def test_the_constant_of_a_folder_is_that_of_its_weights(tmp_path):
+    gray = images(20, 4)[:, :1].contiguous()
+    network = random_projection(9, 16, 1)
+    for scale, wanted in ((5.0, 10.0), (float("nan"), None)):
+        detector = Zarnd.from_backbone(network, k=2).fit(gray)
+        with torch.no_grad():
+            network.network.weight.mul_(scale)
+        detector.save_pretrained(tmp_path / f"{scale}")
+        loaded = load_detector(tmp_path / f"{scale}").lipschitz
+        assert loaded is None if wanted is None else loaded == pytest.approx(wanted, abs=1e-8)
+
+
 def test_linear_features_of_enough_components_rank_as_pixels_do():
     gray = images(30, 5)[:, :1, :6, :6].contiguous()
     detector = Zarnd.from_backbone(random_projection(36, 6, 1), k=2).fit(gray[:20])
