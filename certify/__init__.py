@@ -40,6 +40,7 @@ from certify.mixture import (
     mixture_boundary,
     mixture_log_wealth,
 )
+from certify.noise import fresh_seed
 from certify.one_draw import one_draw_auroc, one_draw_rates
 from certify.pool import DrawPool
 from certify.sampler import NOISE_CHUNK, PURPOSES, gaussian_noise, sample_scores
@@ -122,6 +123,7 @@ __all__ = [
     "fewest_draws",
     "floor_text",
     "fpr_at_tpr",
+    "fresh_seed",
     "gaussian_noise",
     "group_sequential_plan",
     "hoeffding_lower",

@@ -17,6 +17,7 @@ Two modes:
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,14 @@ NOISE_CHUNK = 50
 GRID_LEVELS = 255
 # An 8-bit level divided by 255 in float32 is off by 2e-5 of a level at most; float16 by 6e-2.
 GRID_TOLERANCE = 1e-4
+
+
+def fresh_seed() -> int:
+    """Return a master key from the operating system's entropy, 63 bits: no image was made with it in mind.
+
+    Draw it after the images are fixed, or keep it secret until then: whoever knows the noise can fit an image to it.
+    """
+    return secrets.randbits(63)
 
 
 def gaussian_noise(seed: int, image_index: int, purpose: str, chunk: int, shape: Sequence[int]) -> FloatArray:

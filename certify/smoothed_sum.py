@@ -66,7 +66,10 @@ class SmoothedSum:
         seed: int = 0,
         **options: Any,
     ) -> SmoothedSum:
-        """Smooth one detector at each of `sigmas`; the other arguments as for `SmoothedDetector`."""
+        """Smooth one detector at each of `sigmas`; the other arguments as for `SmoothedDetector`.
+
+        The default `seed` is as public here as there: in deployment give `fresh_seed()`.
+        """
         levels = [
             SmoothedDetector(detector, sigma, *args, seed=level_seed(seed, level), **options)
             for level, sigma in enumerate(sigmas)

@@ -1,7 +1,7 @@
 """SmoothedDetector: the percentile of a detector's score under Gaussian noise, in one of five ways.
 
 What is certified is the percentile under *fresh* noise. A detector deployed with fixed, known noise is
-another object.
+another object; deployment draws a secret key of its own (`certify.fresh_seed`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class SmoothedDetector:
         n: draws an image.
         alpha: one-sided error level an image of `bounds` and `radius`, two-sided of `predict`, in (0, 0.5).
         percentile: p of the smoothed score, in (0, 1).
-        seed: master key of all noise.
+        seed: master key of all noise. Whoever knows it when making an image can fit the image to the noise, which voids
+            `bounds`, `predict` and `radius` of it. The default is public: it serves to repeat an evaluation of images
+            that nobody made with it in mind, such as a benchmark's. Elsewhere give `fresh_seed()`, drawn after the
+            images are fixed or kept secret until then; images of one key need indices of their own.
         batch_size: images a forward pass, a multiple of images_per_batch * NOISE_CHUNK.
         images_per_batch: images whose draws share a forward pass; see `DrawPool`.
         grid: integer noise for 8-bit images, sound for attackers who submit such images; see `certify.noise`.

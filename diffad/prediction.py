@@ -4,13 +4,12 @@ Two rules, both with independent draws to guess the side and fresh ones to certi
 a fixed number of draws, which also says how far the decision holds; or a group-sequential test at one radius,
 which stops as soon as it knows. A decision that is returned differs from the smoothed detector's, or fails
 somewhere within its radius, with probability at most alpha over the noise. The noise must be new to whoever made
-the image: `fresh_seed`.
+the image: `certify.fresh_seed`.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -94,11 +93,6 @@ class Deployed:
     smoothed: SmoothedDetector
     origin: dict[str, Any]
     purifier: str | None = None
-
-
-def fresh_seed() -> int:
-    """Return a master key from the operating system's entropy, 63 bits: no image was made with it in mind."""
-    return secrets.randbits(63)
 
 
 def decide(

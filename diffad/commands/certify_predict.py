@@ -17,6 +17,7 @@ from torch import Tensor
 from certify import console
 from certify.checks import InputError
 from certify.files import write_json, write_text
+from certify.noise import fresh_seed
 from diffad.commands.certify_predict_show import as_text, csv_text
 from diffad.config import parse_config
 from diffad.data.reading import SUFFIXES, images_and_others, read_image
@@ -24,7 +25,7 @@ from diffad.detector import Detector
 from diffad.manifest import build_manifest, now
 from diffad.plan import Plan, default_smoothing, load_purifier, smooth
 from diffad.precision import exact_float32
-from diffad.prediction import Deployed, Prediction, Rule, check_budget, decide, fresh_seed
+from diffad.prediction import Deployed, Prediction, Rule, check_budget, decide
 from diffad.registry import is_name, load_detector
 from diffad.results import ROWS
 from diffad.sources import SourceOptions, at_sigma, load_sources, parse_radii, with_score_options

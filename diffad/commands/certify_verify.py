@@ -15,12 +15,12 @@ import tyro
 
 from certify import console
 from certify.checks import InputError, check_device
+from certify.noise import fresh_seed
 from diffad.claims import Claim, claims_of, open_store, recorded_lipschitz
 from diffad.config import parse_config
 from diffad.data import DataSplit
 from diffad.evaluation import BASELINES
 from diffad.precision import exact_float32
-from diffad.prediction import fresh_seed
 from diffad.redraw import check_redraw
 from diffad.results import read_run
 from diffad.run_sources import Rebuilt, RunSources

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from certify.checks import InputError
-from certify.noise import PURPOSES, add_noise, gaussian_noise, noise_chunk_count, to_grid
+from certify.noise import PURPOSES, add_noise, fresh_seed, gaussian_noise, noise_chunk_count, to_grid
 
 GOLDEN_NOISE = [-0.8683784653366681, -0.7744037032438987, -0.26776556507253385]
 
@@ -19,6 +19,14 @@ def test_noise_is_a_function_of_its_key_alone() -> None:
         other = gaussian_noise(**(key | change), shape=(50, 2))
         assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) < 0.4
     assert len(set(PURPOSES.values())) == len(PURPOSES)
+
+
+def test_fresh_seeds_are_keys_that_differ() -> None:
+    seeds = {fresh_seed() for _ in range(20)}
+    assert len(seeds) == 20
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    first, second = (gaussian_noise(seed, 0, "certify", 0, (50, 100)) for seed in sorted(seeds)[:2])
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
 def test_noise_is_standard_normal() -> None:

@@ -13,7 +13,7 @@ from certify.bounds import clopper_pearson_lower
 from certify.checks import InputError
 from certify.sequential import fewest_draws
 from certify.smoothing import SmoothedDetector
-from diffad.prediction import SELECTION, Rule, check_budget, decide, fresh_seed
+from diffad.prediction import SELECTION, Rule, check_budget, decide
 
 SIDE, SIGMA = 2, 0.25  # images of 1 x 2 x 2
 MEAN = SIDE * SIDE
@@ -182,9 +182,3 @@ def test_refusals() -> None:
     uncalibrated.threshold_ = None
     with pytest.raises(InputError, match="calibrate"):
         decide(uncalibrated, image(1.0), 0, Rule(seed=0))
-
-
-def test_fresh_seeds_differ() -> None:
-    seeds = {fresh_seed() for _ in range(20)}
-    assert len(seeds) == 20
-    assert all(0 <= seed < 2**63 for seed in seeds)
