@@ -16,6 +16,20 @@ def ceil_text(value: float, digits: int = 3) -> str:
     return _text(value, digits, ROUND_CEILING)
 
 
+def short_text(value: float, digits: int = 6) -> str:
+    """Return `value` as `:g` prints it, cut digits dropped: how a certified radius is printed.
+
+    At most `digits` significant digits, rounded towards -inf where the shortest decimal of the float has more: 2/3 is
+    `0.666666`, 0.1 stays `0.1`.
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        return str(value)
+    exact = Decimal(repr(value))
+    last = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return f"{float(exact.quantize(last, rounding=ROUND_FLOOR)):.{digits}g}"
+
+
 def _text(value: float, digits: int, rounding: str) -> str:
     value = float(value)
     if not math.isfinite(value):

@@ -10,7 +10,7 @@ from typing import Any
 from certify.checks import InputError
 from certify.console import say
 from certify.files import write_bytes, write_json, write_text
-from certify.text import ceil_text, floor_text
+from certify.text import ceil_text, floor_text, short_text
 from diffad import page
 from diffad.behind import behind, shown_certificate
 from diffad.conditions import Condition
@@ -184,7 +184,7 @@ def format_comparison(rows: Sequence[Row], digits: int = 3) -> str:
     lines = [["L2 radius", "detector", *numbers]]
     before = None
     for row in rows:
-        shown = "" if row["radius"] == before else f"{row['radius']:g}"
+        shown = "" if row["radius"] == before else short_text(row["radius"])
         images = f"{row['normals']}+{row['anomalies']}"
         clean, certified, attacked = number_texts(row, digits)
         spread = [interval_text(row["auroc_interval"] or row["auroc_bootstrap"]), attacked, behind_text(row)]
@@ -205,7 +205,9 @@ def set_lines(rows: Sequence[Row], digits: int = 3) -> list[list[str]]:
     lines = [["L2 radius", "detector", "outlier set", "clean", "certified", "attacked"]]
     for row in rows:
         for name, values in row.get("sets", {}).items():
-            lines.append([f"{row['radius']:g}", row["label"], name, *number_texts({**row, **values}, digits)])
+            lines.append(
+                [short_text(row["radius"]), row["label"], name, *number_texts({**row, **values}, digits)]
+            )
     widths = [max(len(line[i]) for line in lines) for i in (1, 2)]
     return [[line[0], line[1].ljust(widths[0]), line[2].ljust(widths[1]), *line[3:]] for line in lines]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from certify.text import short_text
 from diffad.metric_rows import Row
 from diffad.ranking import HALF
 from diffad.tables import cell_text, strongest
@@ -22,7 +23,7 @@ def conclusion(rows: Sequence[Row], detector: str) -> str:
     proved = _certified(rows, detector)
     if clean is None or not proved:
         return ""
-    cells = ", ".join(f"{cell_text(row)} at {radius:g}" for radius, row in proved.items())
+    cells = ", ".join(f"{cell_text(row)} at {short_text(radius)}" for radius, row in proved.items())
     lines = [f"in short: {detector}, AUROC {clean['auroc']:.3f} clean; certified at L2: {cells}"]
     lines += [line] if (line := _others(rows, detector, proved)) else []
     lines += [line] if (line := _advice(float(clean["auroc"]), list(proved.values()))) else []
@@ -47,7 +48,7 @@ def _others(rows: Sequence[Row], detector: str, proved: dict[float, Row]) -> str
         beside = [row for name in names if (row := _certified(rows, name).get(radius)) is not None]
         best = max(beside, key=lambda row: row["auroc"], default=None)
         if best is not None and best["auroc"] > max(own["auroc"], HALF):
-            better.append(f"{best['detector']} {cell_text(best)} at {radius:g}")
+            better.append(f"{best['detector']} {cell_text(best)} at {short_text(radius)}")
     return f"more is certified by {', '.join(better)}" if better else ""
 
 

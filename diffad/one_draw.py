@@ -16,7 +16,7 @@ import numpy as np
 
 from certify.one_draw import one_draw_auroc, one_draw_rates
 from certify.shards import Shard
-from certify.text import ceil_text, floor_text
+from certify.text import ceil_text, floor_text, short_text
 from certify.types import SIDES, FloatArray, Side
 from certify.uncertainty import placement_values
 from diffad.conditions import TestedImages
@@ -130,6 +130,6 @@ def format_one_draw(rows: Sequence[Row]) -> str:
         auroc = [NOTHING if row["auroc"] <= HALF else floor_text(row["auroc"], 3) for row in sides]
         rates = [f"{first['tpr_estimate']:.3f}", floor_text(sides[2]["tpr"], 3)]
         rates += [f"{first['fpr_estimate']:.3f}", ceil_text(sides[2]["fpr"], 3)]
-        lines.append([f"{radius:g}", f"{first['auroc_estimate']:.3f}", *auroc, *rates])
+        lines.append([short_text(radius), f"{first['auroc_estimate']:.3f}", *auroc, *rates])
     about = over_sets(first)
     return f"{about.lstrip(', ')}\n{align(lines)}" if about else align(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from certify.text import ceil_text
+from certify.text import ceil_text, short_text
 from diffad import page
 from diffad.conditions import Subject
 from diffad.metric_rows import ATTACKED, Row, defect_table
@@ -145,7 +145,7 @@ def defects_html(run: Run) -> str:
 def matrix_html(rows: Sequence[Row]) -> str:
     """Subjects against L2 radii: certified AUROC and below it the attacked one. Rows from `compare_table`."""
     radii = sorted({row["radius"] for row in rows})
-    lines = [["detector", "clean", *(f"{radius:g}" for radius in radii)]]
+    lines = [["detector", "clean", *(short_text(radius) for radius in radii)]]
     ranked = sorted(rows, key=lambda row: row["detector"] in NETWORK_FREE)
     for label in dict.fromkeys(row["label"] for row in ranked):
         own = {row["radius"]: row for row in rows if row["label"] == label}

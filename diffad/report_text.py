@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from certify.text import floor_text
+from certify.text import floor_text, short_text
 from diffad import page
 from diffad.conclusion import warning
 from diffad.conditions import Subject
@@ -44,7 +44,7 @@ def _best_beside(run: Run, rows: list[Row]) -> str:
     best = max((row for row in others if row), key=lambda row: float(row["auroc"]), default=None)
     if best is None or best["auroc"] <= HALF:
         return ""
-    return f"{subject_of(best).label} certifies {cell_text(best)} at L2 size {radius:g}."
+    return f"{subject_of(best).label} certifies {cell_text(best)} at L2 size {short_text(best['radius'])}."
 
 
 def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
@@ -55,14 +55,13 @@ def _sentence(run: Run, subject: Subject, rows: list[Row]) -> str:
     text = f"AUROC {cell_text(clean)} without an attacker" if clean else "clean AUROC not measured"
     if certified is None:
         return f"{text}; nothing was certified in this run."
+    size = short_text(certified["radius"])
     if certified["auroc"] <= HALF:
-        text += f"; against attacks of L2 size {radius:g} nothing is certified"
+        text += f"; against attacks of L2 size {size} nothing is certified"
         if clean and (doubt := warning(float(clean["auroc"]), [certified])):
             text += f" ({doubt})"
     else:
-        text += (
-            f"; at least {cell_text(certified)} whatever an attack of L2 size {radius:g} does to every image"
-        )
+        text += f"; at least {cell_text(certified)} whatever an attack of L2 size {size} does to every image"
     if attacked is None:
         return f"{text}."
     if attacked.get("failed_checks"):
@@ -116,9 +115,9 @@ def how_sure(run: Run, rows: list[Row], order: OrderReport) -> str:
 
 def _statement(row: Row) -> str:
     if row["auroc"] <= HALF:
-        return f"at L2 radius {row['radius']:g} nothing is certified."
+        return f"at L2 radius {short_text(row['radius'])} nothing is certified."
     images = row["normals"] + row["anomalies"]
-    claim = f"no attack of L2 size at most {row['radius']:g} on each of these {images} images"
+    claim = f"no attack of L2 size at most {short_text(row['radius'])} on each of these {images} images"
     claim += f" brings the AUROC below {cell_text(row)}{over_sets(row)}."
     alpha = total_alpha(row)
     if alpha is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from certify.text import short_text
 from diffad.conditions import Condition, Subject
 from diffad.subject import entry_name
 
@@ -48,8 +49,11 @@ class Run:
                 if config["threshold"] == "quantile":
                     return f"quantile {config['quantile']:g} of the scores of held-out normals"
                 level = f"{1 - config['quantile']:g} + {config['alpha_per_image']:g}"
-                attacks = f"under L2 attacks up to {config['threshold_radius']:g}"
-                return f"conformal: further normals are flagged at a rate of at most {level} {attacks}"
+                attacks = f"under L2 attacks up to {short_text(config['threshold_radius'])}"
+                rate = f"are flagged at a rate of at most {level} {attacks}"
+                return (
+                    f"conformal: further normals {rate}, on average over calibration sets, by the true score"
+                )
         return None
 
     def threshold(self, subject: Subject) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from certify.checks import InputError
-from certify.text import ceil_text, floor_text
+from certify.text import ceil_text, floor_text, short_text
 from diffad.conditions import Subject
 from diffad.metric_rows import ATTACKED, CORRECTED, Row
 from diffad.ranking import HALF
@@ -40,10 +40,10 @@ def cell_text(row: Row | None, metric: str = "auroc", digits: int = 3) -> str:
 
 
 def radius_text(radius: float, norm: str) -> str:
-    """A radius as people write it: Linf in 255ths where it is one, otherwise six digits."""
+    """A radius as people write it: Linf in 255ths where it is one, otherwise six digits, floored if more are cut."""
     steps = radius * 255
     whole = norm == "linf" and radius > 0 and abs(steps - round(steps)) < 1e-6
-    return f"{round(steps)}/255" if whole else f"{radius:g}"
+    return f"{round(steps)}/255" if whole else short_text(radius)
 
 
 def total_alpha(row: Row) -> float | None:

@@ -17,7 +17,7 @@ from certify.checks import InputError
 from certify.composition import Composition
 from certify.sampler import NOISE_CHUNK, gaussian_noise
 from certify.smoothing import SmoothedDetector
-from certify.text import ceil_text, floor_text
+from certify.text import ceil_text, floor_text, short_text
 from diffad.baselines.choose import fit_baseline
 from diffad.data import DataSplit
 from diffad.detector import Detector
@@ -195,7 +195,7 @@ def reach_text(reach: list[Reach], plan: Plan) -> str:
     lines = [["L2 radius", "Linf reading", "least n", f"finite at n = {plan.n}"]]
     for row in reach:
         least = "no n will do" if row.least_n is None else str(row.least_n or "-")
-        lines.append([f"{row.radius:g}", floor_text(row.linf, 5), least, row.finite])
+        lines.append([short_text(row.radius), floor_text(row.linf, 5), least, row.finite])
     return align(lines)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from certify import console
 from certify.bounds import linf_reading
-from certify.text import floor_text
+from certify.text import floor_text, short_text
 from certify.types import FloatArray
 from diffad.data import DataSplit
 from diffad.plan import Plan
@@ -36,7 +36,7 @@ def radius_quantiles(sizes: FloatArray | None, split: DataSplit) -> dict[str, di
 def linf_readings(plan: Plan, split: DataSplit) -> dict[str, float]:
     """Return for each L2 radius the Linf radius r / sqrt(d) that it holds, d the values of an image."""
     pixels = math.prod(split.test.images.shape[1:])
-    return {f"{radius:g}": linf_reading(radius, pixels) for radius in plan.radii if radius > 0}
+    return {short_text(radius): linf_reading(radius, pixels) for radius in plan.radii if radius > 0}
 
 
 def show(

@@ -15,7 +15,7 @@ import yaml
 from certify import console
 from certify.checks import InputError, check_choice, check_device, check_probability
 from certify.files import write_bytes, write_json, write_text
-from certify.text import floor_text
+from certify.text import floor_text, short_text
 from certify.ways import WAYS
 from diffad.commands.select import GridOptions, grid_of
 from diffad.config import parse_config
@@ -200,7 +200,7 @@ def winner_text(config: SweepConfig, grid: Grid, choices: Sequence[Choice], spli
         "device": config.device,
     }
     text = yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False)
-    radii = ", ".join(f"{radius:g}" for radius in grid.radii)
+    radii = ", ".join(f"{short_text(radius)}" for radius in grid.radii)
     reason = f"mean certified AUROC at L2 {radii} ({floor_text(choice.merit[0], 3)}"
     if not certifies_something(choices):
         reason = f"clean AUROC, since none certifies anything at L2 {radii} ({choice.clean:.3f}"
@@ -224,7 +224,7 @@ def table_text(choices: Sequence[Choice], radii: Sequence[float]) -> str:
     What would be certified is floored, as certificates are.
     """
     header = ["way", "sigma", "inner", "score", "window", "percentile", "mean"]
-    lines = [[*header, *(f"r={radius:g}" for radius in radii), "clean"]]
+    lines = [[*header, *(f"r={short_text(radius)}" for radius in radii), "clean"]]
     for choice in shown(choices):
         values = [choice.merit[0], *choice.certified]
         lines.append(

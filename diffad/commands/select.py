@@ -10,6 +10,7 @@ from typing import Literal, cast
 from certify import console
 from certify.checks import InputError, check_choice
 from certify.files import write_json
+from certify.text import short_text
 from diffad.config import parse_config
 from diffad.diffusion.detector import DiffusionDetector
 from diffad.diffusion.finish import selection_record
@@ -143,7 +144,17 @@ def flags(candidate: Candidate) -> str:
 
 def table_text(table: Sequence[Candidate], radii: Sequence[float]) -> str:
     """Return one line a candidate: validation AUROC, clean and as it would be certified at each radius."""
-    lines = [["score", "window", "sigma", "inner", "mean", *(f"r={radius:g}" for radius in radii), "clean"]]
+    lines = [
+        [
+            "score",
+            "window",
+            "sigma",
+            "inner",
+            "mean",
+            *(f"r={short_text(radius)}" for radius in radii),
+            "clean",
+        ]
+    ]
     for candidate in table:
         window = str(candidate.patch_size) if candidate.score_name in PATCH_SCORES else "-"
         inner = "-" if candidate.inner_sigma is None else f"{candidate.inner_sigma:g}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from certify.console import say
 from certify.files import write_json
-from certify.text import floor_text
+from certify.text import floor_text, short_text
 from diffad.data import DataSplit
 from diffad.detector import allowed_quantile
 from diffad.diffusion.config import TrainConfig
@@ -59,7 +59,7 @@ def choice_text(grid: Grid, table: Sequence[Candidate]) -> str:
     """Return what was chosen, and how well it does on validation data, for people."""
     best = table[0]
     proved = [(r, value) for r, value in zip(grid.radii, best.certified, strict=True) if r > 0]
-    at = ", ".join(f"{floor_text(value, 3)} at {r:g}" for r, value in proved)
+    at = ", ".join(f"{floor_text(value, 3)} at {short_text(r)}" for r, value in proved)
     text = f"chosen of {len(table)} ({SELECTION}): score {best.score_name}, sigma {best.sigma:g}; on held-out normals "
     text += f"and synthetic defects AUROC {best.clean:.3f}" + (f", certified at L2 {at}" if proved else "")
     if not certifies_something(table):

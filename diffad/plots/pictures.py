@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from certify.checks import InputError
+from certify.text import short_text
 from diffad.conditions import Condition
 from diffad.examples import Examples
 from diffad.plots.headline import pick_radius
@@ -89,7 +90,8 @@ def _draw_example_scores(
     draw_threshold(axes, run.threshold(examples.subject), theme, vertical=True)
     axes.set(xlim=limits, ylim=(len(examples.index) - 0.5, -0.5), yticks=[], xlabel="score")
     axes.set_title(
-        "score" if radius is None else f"score, and its interval at L2 radius {radius:g}", fontsize=9.5
+        "score" if radius is None else f"score, and its interval at L2 radius {short_text(radius)}",
+        fontsize=9.5,
     )
 
 

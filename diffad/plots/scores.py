@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from certify.checks import InputError
+from certify.text import short_text
 from diffad.conditions import Condition, Subject
 from diffad.plots.headline import pick_radius
 from diffad.plots.style import LIGHT, Theme, new_figure, style
@@ -96,7 +97,7 @@ def _draw_intervals(
     axes.set_xticks([normals / 2, (normals + len(order)) / 2], ["normal images", "anomalous images"])
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
-    axes.set_title(f"no attack of L2 size {certified.radius:g} leaves these intervals", loc="left")
+    axes.set_title(f"no attack of L2 size {short_text(certified.radius)} leaves these intervals", loc="left")
 
 
 def draw_threshold(axes: Any, threshold: float | None, theme: Theme, *, vertical: bool) -> None:

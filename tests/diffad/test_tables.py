@@ -104,6 +104,7 @@ def test_of_several_attacks_the_one_that_came_furthest_speaks(run, tmp_path):
 def test_radii_are_written_as_people_do():
     assert radius_text(8 / 255, "linf") == "8/255"
     assert radius_text(0.25, "l2") == "0.25"
+    assert radius_text(2 / 3, "l2") == "0.666666"  # what is certified at 2/3 is not at 0.666667
 
 
 def test_bounds_of_two_levels_stand_side_by_side(run, tmp_path):
