@@ -110,7 +110,8 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         write_examples(folder, examples)
     table = auroc_table(run)
     quantiles, linf = radius_quantiles(sizes, split), linf_readings(plan, split)
-    show(config.json, table, quantiles, linf, folder, detector.row_name)
+    level = None if plan.smoothing == "none" else plan.alpha_per_image
+    show(config.json, table, quantiles, linf, folder, detector.row_name, level)
     if text := conclusion(table, detector.row_name):
         console.say(text)
     return folder

@@ -46,8 +46,12 @@ def show(
     linf: dict[str, float],
     folder: Path,
     detector: str,
+    level: float | None,
 ) -> None:
-    """Print results to stdout: tables, that of `detector` first, or one JSON object."""
+    """Print results to stdout: tables, that of `detector` first, or one JSON object.
+
+    `level` is that of each image's certified radius, None where nothing is random.
+    """
     if as_json:
         found = {"auroc": rows, "certified_radius": quantiles, "linf_reading": linf}
         print(json.dumps({"folder": str(folder), **found}))
@@ -62,7 +66,11 @@ def show(
     if not quantiles:
         console.say(f"\nrun folder: {folder}   (diffad report {folder} makes the page)")
         return
-    print("\ncertified L2 radius of the decision at the threshold (0: wrong or not certified)")
+    held = "without noise" if level is None else f"alpha = {level:g}"
+    print(
+        "\ncertified L2 radius of the decision at the threshold (0: wrong or not certified), "
+        f"of each image by itself, {held}"
+    )
     print("quantile   " + "  ".join(f"{q:>6g}" for q in QUANTILES))
     for kind, values in quantiles.items():
         print(f"{kind:<10} " + "  ".join(f"{floor_text(value, 3):>6}" for value in values.values()))

@@ -41,7 +41,11 @@ def test_a_certificate_is_printed_and_recorded(way, trained, tmp_path, capsys) -
     assert main(argv) == console.DONE
     out, err = capsys.readouterr()
     assert f"diffusion ({'squared_l2' if way == 'sure' else 'l2'}), {way}" in out
-    assert "certified L2 radius of the decision at the threshold" in out
+    assert (
+        "certified L2 radius of the decision at the threshold (0: wrong or not certified), of each image"
+        in out
+    )
+    assert "of each image by itself, alpha = 0.001\n" in out
     assert "Linf reading (r / sqrt(d), the largest Linf ball inside the L2 ball): 0.05 holds 0.00624" in out
     assert "3 normal + 3 anomalous" in out
     assert "run folder: run" in err
