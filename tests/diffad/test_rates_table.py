@@ -32,7 +32,7 @@ def test_tpr_is_floored_and_fpr_ceiled_and_the_rule_is_named(run) -> None:
     lines = format_rates(auroc_table(run)).splitlines()
     assert lines[0] == (
         "rates at the calibrated threshold; conformal: further normals are flagged at a rate of at most "
-        "0.1 + 0.001 under L2 attacks up to 0.1"
+        "0.1 + 0.001 under L2 attacks up to 0.1, on average over calibration sets, by the true score"
     )
     first, second = (line.split() for line in lines[4:])
     # 2 of 3 anomalies above 2, 1 of 3 normals; after 1.1 only the last anomaly, and the normals at 2.1 and 3.3
