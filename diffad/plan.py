@@ -14,7 +14,7 @@ from certify.smoothing import SmoothedDetector
 from diffad.data import DataSplit
 from diffad.detector import Detector
 from diffad.registry import load_detector
-from diffad.subject import Subject, sum_of_levels
+from diffad.subject import Subject, smoothed_name, sum_of_levels
 
 Threshold: TypeAlias = Literal["quantile", "conformal"]
 THRESHOLDS: tuple[Threshold, ...] = ("quantile", "conformal")
@@ -204,6 +204,8 @@ def at_level(detector: Detector, smoothing: str, sigma: float | None) -> Detecto
 def subject_of(detector: Detector, split: DataSplit, plan: Plan) -> Subject:
     """Return what the rows name: data, detector, way, score and sigma."""
     score_name = score_name_of(detector, plan.smoothing)
+    if plan.smoothing not in ("none", ""):
+        score_name = smoothed_name(score_name, plan.percentile, plan.grid)
     if plan.sigmas:
         score_name = sum_of_levels(score_name, plan.sigmas)
     noise = None if plan.smoothing in ("none", "") else plan.sigma

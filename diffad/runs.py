@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from certify.text import short_text
 from diffad.conditions import Condition, Subject
-from diffad.subject import entry_name
+from diffad.subject import MEDIAN, entry_name
 
 # Detectors without a trained network: the rows that every certified table carries for comparison.
 NETWORK_FREE = ("pixel_mean", "pca", "pixel_nn", "patch_nn", "closed_form")
@@ -56,6 +56,11 @@ class Run:
                 )
         return None
 
+    def percentile(self, subject: Subject) -> float:
+        """The percentile of the noisy score that is a subject's smoothed score; the median without noise."""
+        own = (c for c in self.conditions if c.subject.score == subject.score)
+        return next((_percentile_behind(self, c)[0] for c in own), MEDIAN)
+
     def threshold(self, subject: Subject) -> float | None:
         """The calibrated threshold of a subject; any of its conditions may hold it."""
         own = (c.threshold for c in self.conditions if c.subject.score == subject.score)
@@ -71,9 +76,10 @@ class Run:
 
 
 def parts_of(run: Run) -> dict[tuple[Any, ...], list[Condition]]:
-    """The conditions of a run by what tells one detector from another: data, name, fingerprint and purifier.
+    """The conditions of a run by what tells one detector from another: data, name, fingerprint, purifier, percentile.
 
-    A detector without a fingerprint is known by its folder.
+    A detector without a fingerprint is known by its folder. The percentile, and whether the noise was whole 8-bit
+    levels, are asked of the commands, since rows were once not named by them.
     """
     data, detectors = run.manifest["data"], run.manifest["detectors"]
     parts: dict[tuple[Any, ...], list[Condition]] = {}
@@ -81,7 +87,8 @@ def parts_of(run: Run) -> dict[tuple[Any, ...], list[Condition]]:
         name = entry_name(condition.subject, detectors)
         fingerprint = detectors.get(name, str(run.folder))
         about = (data["fingerprint"], data["resolution"], name.partition(",")[0], fingerprint)
-        parts.setdefault((*about, _purifier_behind(run, condition)), []).append(condition)
+        behind = (_purifier_behind(run, condition), *_percentile_behind(run, condition))
+        parts.setdefault((*about, *behind), []).append(condition)
     return parts
 
 
@@ -90,24 +97,47 @@ def _purifier_behind(run: Run, condition: Condition) -> str | None:
 
     An attack may have met another purifier than the certificate in its folder, so each asks its own commands.
     """
-    subject = condition.subject
-    if subject.smoothing != "denoise":
+    if condition.subject.smoothing != "denoise":
         return None
-    commands = list(reversed(run.manifest["commands"]))
-    attack = condition.condition == "attack"
-    own = [entry for entry in commands if (entry["command"] != "certify") == attack]
-    for config in (entry["config"] for entry in own or commands):  # clean scores may be an attack's
-        at_level = config.get("sigmas") or config.get("sigma") == subject.sigma
-        if config.get("smoothing") == "denoise" and at_level:
+    for config in _options_behind(run, condition):
+        if _smooths(config, condition.subject):
             found: str | None = config.get("purifier_fingerprint") or config.get("purifier")
             return found
     return None
 
 
+def _percentile_behind(run: Run, condition: Condition) -> tuple[float, bool]:
+    """The percentile of the noisy score, and whether its noise was whole 8-bit levels; the median where not recorded.
+
+    A network-free row follows the command that it stands beside, under whichever way.
+    """
+    if condition.subject.smoothing in ("", "none"):
+        return MEDIAN, False
+    configs = _options_behind(run, condition)
+    own = [config for config in configs if _smooths(config, condition.subject)]
+    config = next(iter(own or configs), {})
+    return float(config.get("percentile", MEDIAN)), bool(config.get("grid", False))
+
+
+def _options_behind(run: Run, condition: Condition) -> list[Mapping[str, Any]]:
+    """The options of the commands that may have written a condition, the last first."""
+    commands = list(reversed(run.manifest["commands"]))
+    attack = condition.condition == "attack"
+    own = [entry for entry in commands if (entry["command"] != "certify") == attack]
+    return [entry["config"] for entry in own or commands]  # clean scores may be an attack's
+
+
+def _smooths(config: Mapping[str, Any], subject: Subject) -> bool:
+    """Whether these options name the way and the noise of a subject."""
+    at_level = bool(config.get("sigmas")) or config.get("sigma") == subject.sigma
+    return bool(config.get("smoothing") == subject.smoothing and at_level)
+
+
 def join_runs(runs: Iterable[Run]) -> list[Run]:
     """One run for each detector, whatever folders its results lie in.
 
-    A certificate and an attack belong together if data, detector and purifier have the same fingerprints (`parts_of`).
+    A certificate and an attack belong together if data, detector and purifier have the same fingerprints, and both are
+    about one percentile (`parts_of`).
     Where two folders hold one condition, the later is taken.
     """
     joined: dict[tuple[Any, ...], Run] = {}

@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 # How the name of a score ends if it is the sum of the percentiles at several noise levels.
 SUM_OF_LEVELS = "sum_sigma="
+MEDIAN = 0.5  # the percentile that names leave out
 
 
 class Subject(NamedTuple):
     """What is scored: a detector with its way of smoothing (sigma in [0, 1] pixel units) on one data set.
 
     The sum of the percentiles at several noise levels names them at the end of its score, as in
-    `l2 sum_sigma=0.5,1,2`; its `sigma` is then the largest.
+    `l2 sum_sigma=0.5,1,2`; its `sigma` is then the largest. A percentile other than the median, and integer noise
+    (`--grid`), stand before that: `l2 percentile=0.3 grid`.
     """
 
     dataset: str
@@ -50,6 +52,15 @@ class Subject(NamedTuple):
     def score(self) -> Subject:
         """The subject with `none` for an empty way: both name the detector's own score, without noise."""
         return self._replace(smoothing=self.smoothing or "none")
+
+
+def smoothed_name(score_name: str, percentile: float, grid: bool) -> str:
+    """Return the name of a score whose percentile under noise is another than the median, or under integer noise.
+
+    Both make another function of the image, so that its certificates say nothing of attacks on the median.
+    """
+    words = [score_name] if percentile == MEDIAN else [score_name, f"percentile={number_text(percentile)}"]
+    return " ".join([*words, *(["grid"] if grid else [])]).strip()
 
 
 def sum_of_levels(score_name: str, sigmas: Sequence[float]) -> str:

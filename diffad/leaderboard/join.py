@@ -1,7 +1,7 @@
 """Certificates, attacks and clean scores that speak of one thing, joined into the entries of a leaderboard.
 
-They speak of one thing if the data have the same fingerprint, the same images were scored, and detector and purifier
-have the same fingerprints. Anything else stands in entries of its own.
+They speak of one thing if the data have the same fingerprint, the same images were scored, detector and purifier have
+the same fingerprints, and the percentile of the noisy score is the same. Anything else stands in entries of its own.
 """
 
 from __future__ import annotations

@@ -54,6 +54,14 @@ def certified(closed_form, split):
     return certify_split(closed_form, split, PLAN)
 
 
+def test_rows_name_the_percentile_under_noise_alone(closed_form, pixel_nn, split) -> None:
+    certified, _ = certify_split(closed_form, split, replace(PLAN, percentile=0.3))
+    attacked = attack_split(closed_form, split, replace(PLAN, percentile=0.3), **ATTACK)
+    assert {one.subject.score_name for one in (*certified, *attacked)} == {"percentile=0.3"}
+    plain, _ = certify_split(pixel_nn, split, replace(NONE, percentile=0.3))
+    assert "percentile" not in plain[0].subject.score_name
+
+
 def test_alpha_is_split_over_images_and_over_cells_when_joint(closed_form, split, certified) -> None:
     def levels(conditions):
         return {c.alpha_kind: c.alpha for c in conditions if c.condition == "certified"}

@@ -8,6 +8,7 @@ from diffad.subject import (
     entry_name,
     folder_name,
     number_text,
+    smoothed_name,
     sum_of_levels,
 )
 
@@ -21,6 +22,20 @@ def test_a_sum_of_levels_is_named_by_its_score_and_read_back() -> None:
     plain = Subject("digits:8", 8, "closed_form", "reference", sum_of_levels("", (1 / 3, 1.0)), 1.0)
     assert plain.sigmas == (1 / 3, 1.0)
     assert plain.label == "closed_form, reference, σ = 0.333333 + 1"
+
+
+def test_the_median_goes_without_saying_and_no_other_percentile_does() -> None:
+    assert (smoothed_name("l2", 0.5, False), smoothed_name("", 0.5, False)) == ("l2", "")
+    name = smoothed_name("l2", 0.3, True)
+    assert name == "l2 percentile=0.3 grid"
+    assert Subject("digits:8", 8, "diffusion", "input", name, 0.5).label == (
+        "diffusion (l2 percentile=0.3 grid), input, σ = 0.5"
+    )
+    summed = Subject(
+        "digits:8", 8, "pca", "input", sum_of_levels(smoothed_name("", 0.3, False), (0.5, 1.0)), 1.0
+    )
+    assert summed.sigmas == (0.5, 1.0)
+    assert summed.label == "pca (percentile=0.3), input, σ = 0.5 + 1"
 
 
 def test_one_level_and_none_have_no_list_of_levels() -> None:
