@@ -14,6 +14,7 @@ from diffad.order import OrderReport
 from diffad.plots import pick_radius
 from diffad.ranking import HALF
 from diffad.runs import Run
+from diffad.subject import MEDIAN, number_text
 from diffad.tables import cell_text, find, over_sets, strongest, subject_of, total_alpha
 
 WAYS = {
@@ -84,7 +85,8 @@ def measured(run: Run, rows: list[Row]) -> str:
         pairs.append(("Detector", f"{subject.detector}, score {subject.score_name}"))
         certified = strongest([r for r in rows if subject_of(r) == subject], condition="certified")
         # an attack alone has no bounds that a constant could give
-        pairs.append(("Smoothing", f"{way}: {WAYS[way] if certified else WAYS[way].partition(':')[0]}"))
+        said = _way(run, subject)
+        pairs.append(("Smoothing", f"{way}: {said if certified else said.partition(':')[0]}"))
         if subject.sigma is not None:
             pairs.append(("Noise", f"σ = {subject.noise}"))
         if certified and (alpha := total_alpha(certified)) is not None:
@@ -111,6 +113,16 @@ def how_sure(run: Run, rows: list[Row], order: OrderReport) -> str:
         f"Checked by code: {order.sentence.replace('<=', '≤')}.",
     ]
     return page.bullets(items)
+
+
+def _way(run: Run, subject: Subject) -> str:
+    """What a way of smoothing certifies, with the percentile where that is not the median."""
+    return WAYS[subject.score.smoothing].replace("median", _percentile(run, subject))
+
+
+def _percentile(run: Run, subject: Subject) -> str:
+    share = run.percentile(subject)
+    return "median" if share == MEDIAN else f"percentile {number_text(share)} of the"
 
 
 def _statement(row: Row) -> str:
@@ -140,9 +152,9 @@ def limits(run: Run) -> str:
         "another resolution.",
         "AUROC needs no threshold, a deployed detector does: see the rates at the threshold.",
     ]
-    if any(subject.score.smoothing != "none" for subject in run.subjects):
+    if noisy := [subject for subject in run.subjects if subject.score.smoothing != "none"]:
         items.append(
-            "What is certified is the median score over fresh noise. A single noisy score, or fixed noise "
+            f"What is certified is the {_percentile(run, noisy[0])} score over fresh noise. A single noisy score, or fixed noise "
             "that the attacker knows, is another detector. Rounding in floating point is not part of the proof."
         )
     return page.bullets(items)

@@ -52,6 +52,17 @@ def test_the_page_says_what_how_sure_and_what_not(page):
         assert words in page, words
 
 
+def test_the_page_names_the_percentile_where_it_is_not_the_median(tmp_path, run, page):
+    assert "reference: median error of the image" in page
+    assert "What is certified is the median score" in page
+    entry = {**run.manifest["commands"][0], "command": "certify", "config": {"percentile": 0.3}}
+    other = write_run(tmp_path / "other", {**run.manifest, "commands": [entry]}, run.conditions)
+    found = report_command(other.folder).read_text(encoding="utf-8")
+    assert "reference: percentile 0.3 of the error of the image" in found
+    assert "What is certified is the percentile 0.3 of the score over fresh noise" in found
+    assert "median error" not in found
+
+
 def test_figures_and_summary_are_written_beside_it(run, page):
     names = {path.name for path in (run.folder / "figures").iterdir()}
     assert names == {"headline.png", "scores.png", "examples.png"}
