@@ -36,7 +36,7 @@ def auroc_table(run: Run, *, bootstrap: bool = True) -> list[Row]:
     Keys: the fields of `Subject`; condition, norm, radius, side, n, seed; alpha (one-sided level an image)
     and alpha_kind; normals, anomalies; auroc, ap, fpr95 (when certified: lower, lower and upper bound);
     infinite, the share of images whose attacked end has no bound; threshold, with tpr and fpr at it (None
-    without one). Absent where there is nothing to say: joint_alpha, the level of the whole table under `--joint`;
+    without one). Absent where there is nothing to say: joint_alpha, that of all cells of one subject under `--joint`;
     threshold_rule, how the threshold was set; failed_checks, the mandatory checks that an attack failed (see
     `diffad.recorded_checks`). Of these
     `failures` and `population` have auroc, tpr and fpr only (`certify.confidence`).

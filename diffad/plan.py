@@ -24,7 +24,7 @@ THRESHOLDS: tuple[Threshold, ...] = ("quantile", "conformal")
 class Plan:
     """How a detector is smoothed and certified.
 
-    `alpha` is the total of one table cell (one radius, one side, all images) or, when `joint`, of all cells;
+    `alpha` is the total of one table cell (one radius, one side, all images) or, when `joint`, of all its cells;
     `confidence` says how the images of a cell share it (`certify.confidence`); under `failures` and `population`
     each bound takes alpha as well. `alpha_per_image` is the convention of the literature, reported beside it
     from the same draws. `sigma` and `radii` are L2 in [0, 1] pixel units. `sigmas`, ascending, are the levels of a

@@ -36,7 +36,7 @@ class Run:
 
     @property
     def joint_alpha(self) -> float | None:
-        """Level of the whole certified table where `certify --joint` divided it; None where each cell has its own."""
+        """Level of all cells of a smoothed detector, divided by `certify --joint`; None where each has its own."""
         entries = [entry["config"] for entry in self.manifest["commands"] if entry["command"] == "certify"]
         return next((float(config["alpha"]) for config in entries if config.get("joint")), None)
 

@@ -57,6 +57,8 @@ def total_alpha(row: Row) -> float | None:
     return min(1.0, float(row["alpha"]) * images)
 
 
+# What --joint divides its level over: the cells of one row of detector, way, noise and percentile.
+TOGETHER = "all cells of one smoothed detector together"
 # What a cell of a joint table rests on, by its kind of alpha.
 JOINTLY = {
     "total": "{:.3g} for all images of a cell together",
@@ -75,7 +77,7 @@ def confidence_text(row: Row) -> str:
             f"certified at n = {row['n']}, alpha = {row['alpha']:.3g} an image (the literature's convention)"
         )
     if row.get("joint_alpha") is not None:
-        table = f"alpha = {row['joint_alpha']:.3g} for the whole table at once"
+        table = f"alpha = {row['joint_alpha']:.3g} for {TOGETHER}"
         return f"certified at n = {row['n']}, {table} ({JOINTLY[row['alpha_kind']].format(total)})"
     if row["alpha_kind"] == "failures":
         return f"certified at n = {row['n']}, alpha = {total:.3g} an image and for the number of wrong bounds"

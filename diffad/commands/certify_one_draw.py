@@ -150,7 +150,7 @@ def show_one_draw(tables: Sequence[list[Row]], plan: Plan, folder: Path, *, as_j
         return
     for rows in tables:
         print(f"{_title(rows[0])}\n{format_one_draw(rows)}\n")
-    together = "all values of a table together" if plan.joint else "each AUROC and each pair of rates"
+    together = "all values of one table together" if plan.joint else "each AUROC and each pair of rates"
     print(
         "The randomised detector scores an image by one fresh draw. Certified: what AUROC, TPR and FPR are on average\n"
         f"over its noise, on these images, from {plan.n} draws an image; alpha = {plan.alpha:g} for {together}.\n"

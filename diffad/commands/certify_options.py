@@ -44,7 +44,7 @@ class CertifyConfig(SmoothedOptions):
     alpha_per_image: float = 0.001
     """Level of each image's bound in the columns of the literature's convention."""
     joint: bool = False
-    """Let --alpha hold for all cells of the table together."""
+    """Let --alpha hold for all cells of one smoothed detector together; each row under noise beside it has its own."""
     confidence: Literal["union", "failures", "population"] = "union"
     """What --alpha covers, chosen before looking: no bound of a cell wrong; or the number of wrong bounds bounded; or
     further images like these (docs/certificates.md)."""

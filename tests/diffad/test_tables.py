@@ -70,8 +70,8 @@ def test_other_confidences_say_what_they_cover_and_keep_their_level(run, kind):
 @pytest.mark.parametrize("kind", ["total", "failures", "population"])
 def test_a_joint_table_says_that_it_holds_at_once(run, kind):
     row = {**find(auroc_table(run), condition="certified"), "alpha_kind": kind, "joint_alpha": 0.001}
-    assert "alpha = 0.001 for the whole table at once (" in confidence_text(row)
-    assert "at once" not in confidence_text({**row, "alpha_kind": "per_image"})
+    assert "alpha = 0.001 for all cells of one smoothed detector together (" in confidence_text(row)
+    assert "smoothed detector" not in confidence_text({**row, "alpha_kind": "per_image"})
 
 
 def test_intervals_are_rounded_outwards():
