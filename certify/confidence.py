@@ -92,7 +92,7 @@ def auroc_confidence(
         elif method == "population":
             expected = hoeffding_lower(float(plain[row]), min(worst[0].size, worst[1].size), alpha)
             value[row] = _without_wrong_ends(expected, 2.0 * alpha_per_image)
-    statement = _statement("the AUROC", "lowers", "below", method, alpha, alpha_per_image, side)
+    statement = auroc_statement(method, alpha=alpha, alpha_per_image=alpha_per_image, side=side)
     return _confidence(value, plain, bounds, alpha, alpha_per_image, method, statement)
 
 
@@ -133,6 +133,13 @@ def tpr_fpr_confidence(
         statement = _statement(name, verb, where, method, alpha, alpha_per_image, side)
         results.append(_confidence(value, flagged / total, bounds, alpha, alpha_per_image, method, statement))
     return results[0], results[1]
+
+
+def auroc_statement(
+    method: ConfidenceMethod, *, alpha: float, alpha_per_image: float, side: Side = "both"
+) -> str:
+    """Return the sentence that `auroc_confidence` gives with its bound; it speaks of 'the radius' and 'the value'."""
+    return _statement("the AUROC", "lowers", "below", method, alpha, alpha_per_image, side)
 
 
 def failure_count(bounds: int, alpha_per_image: float, alpha: float) -> int:

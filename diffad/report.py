@@ -18,11 +18,12 @@ from diffad.checks_table import checks_html
 from diffad.compare import compare_table
 from diffad.conditions import Subject
 from diffad.examples import read_examples
+from diffad.how_sure import how_sure
 from diffad.metric_rows import Row, auroc_table
 from diffad.order import OrderReport, check_order
 from diffad.plots import Theme, both_themes, distributions, example_figure, headline
 from diffad.report_tables import defects_html, matrix_html, rates_html, table_html
-from diffad.report_text import how_sure, lead, limits, made, measured, probe
+from diffad.report_text import lead, limits, made, measured, probe
 from diffad.results import SUMMARY, read_run, summarize
 from diffad.runs import Run
 from diffad.tables import format_table

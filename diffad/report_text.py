@@ -1,16 +1,16 @@
-"""What a report says in words: the result, how sure it is, and what it does not say."""
+"""What a report says in words: the result, what was measured, and what it does not say."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from certify.text import floor_text, short_text
+from certify.text import short_text
 from diffad import page
 from diffad.conclusion import warning
 from diffad.conditions import Subject
+from diffad.how_sure import chance_of_error, which_images
 from diffad.metric_rows import Row
-from diffad.order import OrderReport
 from diffad.plots import pick_radius
 from diffad.ranking import HALF
 from diffad.runs import Run
@@ -91,28 +91,10 @@ def measured(run: Run, rows: list[Row]) -> str:
             pairs.append(("Noise", f"σ = {subject.noise}"))
         if certified and (alpha := total_alpha(certified)) is not None:
             pairs.append(("Draws an image", f"n = {certified['n']}"))
-            pairs.append(("Chance of error", f"alpha = {alpha:.3g} for a whole cell of the table"))
+            pairs.append(("Chance of error", chance_of_error(run, certified, alpha)))
     if beside := [subject.label for subject in run.subjects if subject not in run.main]:
         pairs.append(("Beside it", f"without a network: {'; '.join(beside)}"))
     return page.facts(pairs)
-
-
-def how_sure(run: Run, rows: list[Row], order: OrderReport) -> str:
-    """The certificate as a sentence, with its probability, and the outcome of the order check."""
-    items = []
-    for subject in run.main:
-        own = [row for row in rows if subject_of(row) == subject]
-        radius = pick_radius(run, subject)
-        row = strongest(own, condition="certified", norm="l2", radius=radius, side="both")
-        if row is not None:
-            items.append(f"{subject.label}: {_statement(row)}")
-    items += [
-        "The statement holds for one cell of the table at a time, for all images of the cell together.",
-        "Certified numbers are floored and certified false-positive rates ceiled, so no printed digit claims "
-        "more than was proved.",
-        f"Checked by code: {order.sentence.replace('<=', '≤')}.",
-    ]
-    return page.bullets(items)
 
 
 def _way(run: Run, subject: Subject) -> str:
@@ -125,27 +107,13 @@ def _percentile(run: Run, subject: Subject) -> str:
     return "median" if share == MEDIAN else f"percentile {number_text(share)} of the"
 
 
-def _statement(row: Row) -> str:
-    if row["auroc"] <= HALF:
-        return f"at L2 radius {short_text(row['radius'])} nothing is certified."
-    images = row["normals"] + row["anomalies"]
-    claim = f"no attack of L2 size at most {short_text(row['radius'])} on each of these {images} images"
-    claim += f" brings the AUROC below {cell_text(row)}{over_sets(row)}."
-    alpha = total_alpha(row)
-    if alpha is None:
-        return claim + " This follows from the score's Lipschitz constant; no chance is involved."
-    noise = f"over the certification noise ({row['n']} draws an image)"
-    return f"with probability at least {floor_text(1.0 - alpha, 4)} {noise}, {claim}"
-
-
 def limits(run: Run) -> str:
     """What the numbers must not be taken for."""
     side = run.manifest["data"]["resolution"]
     items = [
         "Covered are changes that are small in L2 over the whole image, each image on its own. Linf results, "
         "where shown, come from attacks and certify nothing.",
-        "The certificate speaks of these test images, not of images yet to come. The intervals of the rates "
-        "say how far so many images pin a rate down, if they were drawn at random.",
+        which_images(run),
         "An attacked number is what our attack reached. A better attack may reach less, down to the certified one. "
         'Where a mandatory check of the attack failed, the table says "not converged" and names the check.',
         f"Radii are in pixel values of [0, 1] at {side} x {side} pixels and are not comparable with radii at "
@@ -154,8 +122,9 @@ def limits(run: Run) -> str:
     ]
     if noisy := [subject for subject in run.subjects if subject.score.smoothing != "none"]:
         items.append(
-            f"What is certified is the {_percentile(run, noisy[0])} score over fresh noise. A single noisy score, or fixed noise "
-            "that the attacker knows, is another detector. Rounding in floating point is not part of the proof."
+            f"What is certified is the {_percentile(run, noisy[0])} score over fresh noise. A single noisy score, or "
+            "fixed noise that the attacker knows, is another detector. "
+            "Rounding in floating point is not part of the proof."
         )
     return page.bullets(items)
 
