@@ -52,7 +52,7 @@ def build_leaderboard(records: Sequence[Record]) -> Leaderboard:
     built = [_board(list(pieces.values())) for pieces in boards.values()]
     shown = sorted((board for board in built if board.entries), key=_place)
     used = {record.name for board in shown for entry in board.entries for record in entry.records}
-    names = ("comparisons", "scores", "outside")
+    names = ("comparisons", "scores", "outside", "explained")
     return Leaderboard(
         tuple(shown),
         tuple(record for record in records if record.name in used),
