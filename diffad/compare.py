@@ -24,6 +24,7 @@ from diffad.runs import Run, join_runs
 from diffad.sandwich import FOLDER as VIOLATIONS
 from diffad.sandwich import check_sandwich, save_violations
 from diffad.tables import (
+    ESTIMATED,
     MISSING,
     align,
     find,
@@ -223,14 +224,15 @@ def behind_text(row: Row) -> str:
 def compare_html(
     data: dict[str, Any], rows: Sequence[Row], checked: str, picture: tuple[bytes, bytes]
 ) -> str:
-    """The page: figure, a table of intervals in which the true robust AUROC lies, what each row rests on."""
+    """The page: figure, a table of certified and attacked AUROC, what each row rests on."""
     caption = (
         "AUROC with all images attacked. Solid: certified, no attack of this size gets below. Dashed: "
-        "reached by our attack. The truth lies between. Lines guide the eye; only the marks were computed."
+        "reached by our attack. The truth lies between; " + ESTIMATED + ". "
+        "Lines guide the eye; only the marks were computed."
     )
     about = (
-        "Bold: certified, floored. Below it: attacked. The true robust AUROC lies between the two. "
-        "All images are attacked, normal and anomalous."
+        "Bold: certified, floored. Below it: attacked. The true robust AUROC lies between the two; "
+        f"{ESTIMATED}. All images are attacked, normal and anomalous."
     )
     warnings = "".join(page.paragraph(f"Note: {note}.", "note") for note in notes(rows))
     sections = [

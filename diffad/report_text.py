@@ -15,7 +15,7 @@ from diffad.plots import pick_radius
 from diffad.ranking import HALF
 from diffad.runs import Run
 from diffad.subject import MEDIAN, number_text
-from diffad.tables import cell_text, find, over_sets, strongest, subject_of, total_alpha
+from diffad.tables import ESTIMATED, cell_text, find, over_sets, strongest, subject_of, total_alpha
 
 WAYS = {
     "none": "the detector's own score, without noise: its proven Lipschitz constant gives the bounds",
@@ -114,7 +114,8 @@ def limits(run: Run) -> str:
         "Covered are changes that are small in L2 over the whole image, each image on its own. Linf results, "
         "where shown, come from attacks and certify nothing.",
         which_images(run),
-        "An attacked number is what our attack reached. A better attack may reach less, down to the certified one. "
+        "An attacked number is what our attack reached. A better attack may reach less, down to the certified one; "
+        f"{ESTIMATED}. "
         'Where a mandatory check of the attack failed, the table says "not converged" and names the check.',
         f"Radii are in pixel values of [0, 1] at {side} x {side} pixels and are not comparable with radii at "
         "another resolution.",

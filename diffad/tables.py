@@ -17,6 +17,8 @@ from diffad.ranking import HALF
 NOTHING = "nothing certified"
 UNCONVERGED = "not converged"
 MISSING = "-"
+# An attacked number bounds the truth from above where the score is deterministic; noise lowers an AUROC.
+ESTIMATED = "the attacked value of a smoothed score is an estimate from its draws"
 
 
 def cell_text(row: Row | None, metric: str = "auroc", digits: int = 3) -> str:

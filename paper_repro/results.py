@@ -23,8 +23,9 @@ INTRODUCTION = """# What the papers published, and what is measured here
 
 Written by `python -m paper_repro results` from `*/expected.yaml` and `*/results/`; a test holds it against them. AUROC,
 unless a title says otherwise. No published value is a target to the decimal: data, networks and attacks of the small
-presets differ, so a verdict is about a direction. Attacked values are upper bounds of the truth, certified ones lower
-bounds. How each was run, and what else was found, is in the README beside the results.
+presets differ, so a verdict is about a direction. Attacked values are upper bounds of the truth (of smoothed scores
+estimates of such bounds), certified ones lower bounds. How each was run, and what else was found, is in the README
+beside the results.
 """
 
 

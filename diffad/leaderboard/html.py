@@ -15,7 +15,7 @@ from diffad.leaderboard.entries import SIDES, Board, Entry, Found, Leaderboard
 from diffad.leaderboard.ranges import ranges_html
 from diffad.leaderboard.records import Record
 from diffad.results import MANIFEST
-from diffad.tables import MISSING, NOTHING, UNCONVERGED
+from diffad.tables import ESTIMATED, MISSING, NOTHING, UNCONVERGED
 
 # Heads of the columns, and how each is sorted.
 COLUMNS = {
@@ -50,7 +50,8 @@ def leaderboard_html(board: Leaderboard) -> str:
 def _introduction() -> str:
     said = (
         "Each row is a detector with its way of smoothing under one threat. Its true robust AUROC lies between what "
-        "is certified, which no attack of this size can undercut, and what our attack reached."
+        "is certified, which no attack of this size can undercut, and what our attack reached; "
+        f"{ESTIMATED}."
     )
     return page.paragraph(said) + page.paragraph(words.READING, "note")
 

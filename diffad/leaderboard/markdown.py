@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from diffad.leaderboard import words
 from diffad.leaderboard.entries import Board, Entry, Leaderboard
 from diffad.leaderboard.records import Record
-from diffad.tables import MISSING
+from diffad.tables import ESTIMATED, MISSING
 
 HEAD = [
     *("threat", "detector", "clean", "certified", "95 %", "attacked", "gap"),
@@ -32,7 +32,7 @@ def leaderboard_markdown(board: Leaderboard) -> str:
         f"# {words.TITLE}",
         "Written by `diffad leaderboard`; what a row means, and how to add one, is in its documentation. AUROC with "
         "normal and anomalous images attacked, `in`: normal images alone, `out`: anomalous ones alone. The truth lies "
-        "between certified and attacked.",
+        f"between certified and attacked; {ESTIMATED}.",
         words.READING,
         *(_board(one) for one in board.boards),
         "## Records",

@@ -13,6 +13,7 @@ from diffad import page
 from diffad.leaderboard import words
 from diffad.leaderboard.entries import Board, Entry, Found
 from diffad.ranking import HALF
+from diffad.tables import ESTIMATED
 
 # Kinds of marks and what they stand for.
 KEY = {
@@ -32,7 +33,8 @@ def ranges_html(board: Board) -> str:
     first = entries[0]
     caption = (
         f"AUROC at {words.threat(first.norm, first.radius)}, {words.WHO[first.side]} attacked. The truth lies in the "
-        "bar; the vertical line is .5, which a constant score certifies. The numbers are in the table below."
+        f"bar; {ESTIMATED}. The vertical line is .5, which a constant score certifies. The numbers are in the table "
+        "below."
     )
     lines = "".join(f"<li><span>{page.text(entry.label)}</span>{_track(entry)}</li>" for entry in entries)
     key = " ".join(f'<span><i class="{kind}"></i> {name}</span>' for kind, name in KEY.items())

@@ -196,7 +196,7 @@ def _headline_legends(figure: Any, series: list[Curve], theme: Theme, columns: i
     clean = Line2D([], [], color=theme.muted, marker="D", linestyle="")
     shown = [attacked, certified, clean, unknown]
     words = [
-        "attacked: the truth is at most this",
+        "attacked: the truth is at most this (smoothed: estimated)",
         "certified: the truth is at least this",
         "clean",
         "not known",

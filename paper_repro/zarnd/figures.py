@@ -194,7 +194,10 @@ def certified_attacked(rows: Sequence[Row]) -> Any:
                 if points:
                     one.plot(*zip(*points, strict=True), color=COLOURS[kind], markersize=4, **look)
         one.set_xticks([0.0, *(float(radius) for radius in L2_RADII.split(","))])
-    words = {"attack": "attacked: the truth is at most this", "certified": "certified: at least this"}
+    words = {
+        "attack": "attacked: at most this (smoothed: estimated)",
+        "certified": "certified: at least this",
+    }
     colours = {f"{kind} weights": {"color": COLOURS[kind], "linewidth": 3} for kind in COLOURS}
     legends(figure, colours, {words[name]: look for name, look in looks.items()} | {"clean": CLEAN})
     return figure
