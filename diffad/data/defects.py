@@ -103,9 +103,11 @@ def plant(
             planted = _attempt(image, donor, rng, style, kind, target, levels)
             if planted is not None and low <= planted.l2 <= high:
                 return planted
+    # defects of objects follow the contrast, of which a smooth surface has none: the other layout has others
+    way_out = " Surfaces, not objects, are given as mvtec:FOLDER" if style.of_contrast else ""
     raise InputError(
         f"synthetic defects: no {', '.join(style.kinds)} of L2 norm {low:.2g} to {high:.2g} fits an "
-        f"image with values in [{image.min():.2g}, {image.max():.2g}]; is the image blank?"
+        f"image with values in [{image.min():.2g}, {image.max():.2g}]; is the image blank?{way_out}"
     )
 
 

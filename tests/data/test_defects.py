@@ -66,5 +66,13 @@ def test_levels_are_those_of_the_file():
 
 def test_an_impossible_size_is_refused():
     blank = np.full((1, 32, 32), 0.5)
-    with pytest.raises(InputError, match=r"no paste of L2 norm .* is the image blank"):
+    with pytest.raises(InputError, match=r"no paste of L2 norm .* is the image blank\?$"):
         plant(blank, blank, np.random.default_rng(0), replace(SURFACE, kinds=("paste",)))
+
+
+def test_a_smooth_surface_takes_defects_of_surfaces_and_the_refusal_says_so():
+    rng = np.random.default_rng(0)
+    clean, donor = (0.5 + 0.008 * rng.standard_normal((1, 16, 16)) for _ in range(2))
+    with pytest.raises(InputError, match=r"is the image blank\? Surfaces, .* are given as mvtec:FOLDER$"):
+        plant(clean, donor, rng, SHAPE)
+    assert plant(clean, donor, rng, INDUSTRIAL).mask.any()
