@@ -287,7 +287,9 @@ def threshold_rank(count: int, quantile: float) -> int:
     rank = math.ceil((count + 1) * level)
     if rank > count:
         need = math.ceil(level / (1 - level))
+        largest = math.floor(1000 * count / (count + 1)) / 1000
         raise InputError(
-            f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}"
+            f"calibrate: got {count} normal images, need at least {need} for the quantile {quantile}; add training "
+            f"images (a tenth of them is held out for this), or take a quantile of at most {largest:g}"
         )
     return rank

@@ -130,6 +130,14 @@ def test_the_rank_of_a_threshold_is_exact() -> None:
         threshold_rank(19, 0.95 + 1e-12)
 
 
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 18, 50, 500])
+def test_too_few_normals_are_told_the_largest_quantile_they_allow(count: int) -> None:
+    with pytest.raises(InputError, match="add training images") as caught:
+        threshold_rank(count, 0.9999)
+    named = float(str(caught.value).rpartition(" ")[2])
+    assert threshold_rank(count, named) == count
+
+
 @pytest.mark.parametrize("way", ["input", "none"])
 def test_predict_and_radius_agree_with_the_bounds(images: Tensor, way, shrink) -> None:
     smoothed = SmoothedDetector(shrink, SIGMA, way, n=500, alpha=0.01)
