@@ -86,7 +86,7 @@ def needed_method(owner: Any, name: str, way: str) -> Any:
     method = getattr(owner, name, None)
     if not callable(method):
         raise InputError(
-            f"smoothing {way!r} needs {name}, which {type(owner).__name__} lacks; choose another way"
+            f"smoothing {way!r} needs a method {name}, which {_name(owner)} lacks; {_remedy(owner)}"
         )
     return method
 
@@ -96,9 +96,22 @@ def proven_constant(detector: Any, name: str, way: str) -> float:
     value = getattr(detector, name, None)
     if value is None:
         raise InputError(
-            f"smoothing {way!r} needs a proven constant {name}, which {type(detector).__name__} lacks"
+            f"smoothing {way!r} needs a proven constant {name}, which {_name(detector)} lacks; {_remedy(detector)}"
         )
     return check_positive(float(value), name)
+
+
+def _name(owner: Any) -> str:
+    """Return what a user calls a detector: its name, a function's, else its class."""
+    name = getattr(owner, "name", None) or getattr(owner, "__name__", None)
+    return name if isinstance(name, str) else type(owner).__name__
+
+
+def _remedy(owner: Any) -> str:
+    """Say which ways a detector has: those whose constant it declares, and `input`, which smooths any score."""
+    proven = {"none": "lipschitz", "reference": "pair_lipschitz"}
+    own = [f"{way!r}" for way, constant in proven.items() if getattr(owner, constant, None) is not None]
+    return f"use {' or '.join([*own, repr('input')])} (which takes any score, and a sigma)"
 
 
 def check_eval(module: Any) -> None:

@@ -166,7 +166,9 @@ class Detector(nn.Module, ABC):
 
     def reconstruct(self, noisy: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
         """Return the clean image that the detector believes in, given the image plus N(0, sigma^2) noise."""
-        raise InputError(f"{self.name}: does not reconstruct images")
+        raise InputError(
+            f"{self.name}: does not reconstruct images; smooth it by the way input, or by denoise with a purifier"
+        )
 
     def score_pair(
         self, reference: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]

@@ -51,6 +51,19 @@ def test_what_a_way_needs_is_asked_for_by_name(shrink) -> None:
         SmoothedDetector(shrink, None, "input")
 
 
+def test_a_refused_way_names_the_detector_and_the_ways_it_has(shrink) -> None:
+    def brightness(images: Tensor) -> Tensor:
+        return images.flatten(1).mean(dim=1)
+
+    with pytest.raises(InputError, match="which brightness lacks; use 'input'"):
+        SmoothedDetector(brightness, SIGMA, "none")
+    shrink.name, shrink.pair_lipschitz = "shrink", None
+    assert shrink.lipschitz is not None
+    with pytest.raises(InputError, match="which shrink lacks; use 'none' or 'input'"):
+        SmoothedDetector(shrink, SIGMA, "reference")
+    SmoothedDetector(shrink, None, "none")
+
+
 def test_batch_statistics_and_dropout_are_refused_in_training_mode(images: Tensor) -> None:
     for layer in (nn.BatchNorm2d(1), nn.Dropout(0.5)):
         network = nn.Sequential(layer, nn.Flatten(), nn.Linear(16, 1), nn.Flatten(0))
