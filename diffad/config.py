@@ -22,6 +22,8 @@ from certify.checks import InputError
 
 C = TypeVar("C")
 
+# `--config` is read before tyro sees the words, so its list of options does not have it
+FILE_HELP = "--config FILE reads options from a YAML file, lines such as 'seed: 0'; flags beside it win."
 _NOTHING = ("", "null", "none", "~")
 _TRUTH = {"true": True, "false": False}
 
@@ -59,7 +61,7 @@ def read_config(config_class: type[C], path: Path | str, base: C | None = None) 
     """Return `base` (the defaults of `config_class` if None) with the values of a YAML file put over it.
 
     Raises:
-        InputError: no such file, not a mapping, an unknown key (the nearest known one is named), or a value
+        InputError: no such file, not a mapping, an unknown key (one much like it is named, else all), or a value
             of the wrong type.
     """
     path = Path(path)
@@ -82,8 +84,9 @@ def override(config: C, values: Mapping[str, Any], *, source: str) -> C:
     converted = {}
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            raise InputError(f"{source}: unknown key {key!r}; did you mean {near[0]!r}?")
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
+            raise InputError(f"{source}: unknown key {key!r}; {hint}")
         try:
             converted[key] = _convert(value, hints[key])
         except ValueError as error:
@@ -114,6 +117,13 @@ def parse_config(
     for name, values in presets.items():
         if getattr(chosen, name):
             config = dataclasses.replace(config, **values)  # type: ignore[type-var]
+    if "--config" not in description:
+        description = f"{description.rstrip()}\n{FILE_HELP}"
     return tyro.cli(
-        config_class, prog=prog, description=description, args=rest, default=config, use_underscores=True
+        config_class,
+        prog=prog,
+        description=description,
+        args=rest,
+        default=config,
+        use_underscores=True,
     )

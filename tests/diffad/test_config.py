@@ -65,6 +65,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("lerning_rate: 1", "unknown key 'lerning_rate'; did you mean 'learning_rate'"),
+        ("colour: red", "unknown key 'colour'; allowed are learning_rate, max_train_steps, use_ema"),
         ("learning_rate: fast", "learning_rate: got 'fast', need a number"),
         ("max_train_steps: 1.5", "max_train_steps: got '1.5', need an integer"),
         ("use_ema: maybe", "use_ema: got 'maybe', allowed are true and false"),
@@ -85,6 +86,15 @@ def test_a_wrong_file_is_told_apart(tmp_path: Path, text: str, message: str) -> 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InputError, match=r"--config: absent\.yaml is not a file"):
         parse("--config", "absent.yaml")
+
+
+def test_help_names_the_file_that_is_read_before_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert capsys.readouterr().out.count("--config FILE") == 1
+    with pytest.raises(SystemExit):
+        parse_config(Options, ["--help"], prog="tool", description="A tool. --config FILE reads YAML.")
+    assert capsys.readouterr().out.count("--config FILE") == 1
 
 
 def test_an_unknown_flag_is_a_usage_error_that_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
