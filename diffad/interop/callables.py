@@ -95,7 +95,20 @@ class CallableDetector(ForeignDetector):
     def _call(self, images: Tensor) -> Tensor:
         assert self.scorer is not None
         given = images.detach().float().cpu().numpy() if self.options.get("numpy") else images
-        scores = self._as_tensor(self.scorer(given))
+        try:
+            returned = self.scorer(given)
+        except InputError:
+            raise  # one line already
+        except Exception as error:  # whatever the user's function does; its trace is the cause
+            # NumPy in the function refuses an image with a graph, which `_reaches` asks for; an exporter reads its own
+            if "requires grad" in str(error) or torch.compiler.is_exporting():
+                raise
+            kind = "an array" if self.options.get("numpy") else "a tensor"
+            raise InputError(
+                f"{self._title}: raised {type(error).__name__}: {one_line(error)}, given {kind} of shape "
+                f"{tuple(given.shape)}; need a function of images (b, c, h, w) that returns (b,)"
+            ) from error
+        scores = self._as_tensor(returned)
         return -scores if self.options.get("negate") else scores
 
     def _reaches(self, image: Tensor) -> bool:

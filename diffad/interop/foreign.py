@@ -95,7 +95,11 @@ class ForeignDetector(Detector):
             )
         # an exported graph cannot branch on values
         if not torch.compiler.is_exporting() and not bool(torch.isfinite(scores.detach()).all()):
-            raise InputError(f"{self._title}: returned NaN or infinity")
+            bad = int((~torch.isfinite(scores.detach())).reshape(-1).nonzero()[0])
+            raise InputError(
+                f"{self._title}: returned NaN or infinity for image {bad} of a batch of {count}; need a finite number "
+                "for every image, black, white and noisy ones too"
+            )
         return scores.reshape(-1).to(images)
 
     def _load_parts(self, directory: Path) -> None:

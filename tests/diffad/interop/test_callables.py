@@ -112,13 +112,39 @@ def test_an_offset_hides_no_coupling() -> None:
     [
         (lambda images: images.mean(), "returned shape"),
         (lambda images: images, "returned shape"),
-        (lambda images: images.mean((1, 2, 3)) / 0, "NaN or infinity"),
+        (lambda images: images.mean((1, 2, 3)) / 0, "NaN or infinity for image 0 of a batch of 8"),
         (lambda images: ["a"] * len(images), "returned list, need one number"),
     ],
 )
 def test_what_is_no_score_is_refused(score: Callable, words: str) -> None:
     with pytest.raises(InputError, match=words):
         as_detector(score).fit(NORMALS)
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_a_function_that_raises_is_named_in_one_line_and_its_trace_kept(numpy: bool) -> None:
+    def broken(images: object) -> None:
+        raise KeyError("no weights\nat all")
+
+    given = (
+        r"an array of shape \(8," if numpy else r"a tensor of shape \(1,"
+    )  # without, a gradient is tried first
+    words = rf"broken: raised KeyError: 'no weights.*, given {given} 1, 4, 4\); need"
+    with pytest.raises(InputError, match=words) as caught:
+        as_detector(broken, numpy=numpy).fit(NORMALS)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_image_without_a_number_is_named() -> None:
+    def score(images: Tensor) -> Tensor:
+        values = images.mean((1, 2, 3))
+        return torch.where(values > 0.9, torch.nan, values)
+
+    detector = as_detector(score).fit(NORMALS)
+    bright = torch.cat([NORMALS[:2], torch.ones(1, 1, 4, 4)])
+    with pytest.raises(InputError, match="NaN or infinity for image 2 of a batch of 3; need a finite number"):
+        detector.score(bright)
 
 
 def test_options_are_checked() -> None:
