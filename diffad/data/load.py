@@ -52,7 +52,11 @@ class Request:
     download: bool = True
 
     def __post_init__(self) -> None:
-        check_choice(self.kind, tuple(DATASETS), "data set")
+        if self.kind not in DATASETS:
+            allowed = ", ".join(TAKES_ARGUMENT.get(kind, kind) for kind in DATASETS)
+            here = Path(self.spec).expanduser().is_dir()
+            hint = f"; did you mean folder:{self.spec} or mvtec:{self.spec}?" if here else ""
+            raise InputError(f"data set: got {self.spec!r}, allowed are {allowed}{hint}")
         check_choice(self.protocol, PROTOCOLS, "protocol")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels: got {self.channels}, allowed are 1 (grey) and 3 (colour)")
@@ -264,4 +268,4 @@ DATASETS: dict[str, Callable[[Request], DataSplit]] = {
     **dict.fromkeys(SOURCES, _load_source),
 }
 OUTLIERS: dict[str, Callable[[Request], Source]] = {"textures": _textures, **SOURCES}
-TAKES_ARGUMENT = ("textures", "mvtec", "folder")
+TAKES_ARGUMENT = {"textures": "textures:FAMILY", "mvtec": "mvtec:FOLDER", "folder": "folder:FOLDER"}

@@ -48,7 +48,11 @@ def test_probe_and_options_are_json():
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("cats", {}, "data set: got 'cats', allowed are textures, digits, mvtec, folder, mnist"),
+        (
+            "cats",
+            {},
+            "data set: got 'cats', allowed are textures:FAMILY, digits, mvtec:FOLDER, folder:FOLDER, mnist",
+        ),
         ("digits:8", {}, "digits takes nothing after the colon, got '8'"),
         ("digits", {}, "got normal_class none, allowed are 0, 1"),
         ("digits", {"normal_class": 11}, "got normal_class '11', allowed are 0, 1"),
@@ -66,7 +70,7 @@ def test_probe_and_options_are_json():
         (
             "digits",
             {"protocol": "ood", "outliers": ["cats"]},
-            "data set: got 'cats', allowed are textures, digits",
+            "data set: got 'cats', allowed are textures:FAMILY, digits",
         ),
         ("digits", {"protocol": "ood", "outliers": ["textures:tweed"]}, "texture family: got 'tweed'"),
         (
@@ -89,6 +93,14 @@ def test_one_line_for_every_wrong_request(spec, options, message):
     with pytest.raises(InputError, match=message) as error:
         load_data(spec, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_its_layout_is_told_what_stands_before_it(class_folder):
+    with pytest.raises(InputError, match=f"did you mean folder:{class_folder} or mvtec:{class_folder}"):
+        load_data(str(class_folder))
+    with pytest.raises(InputError) as error:
+        load_data("cats")
+    assert "did you mean" not in str(error.value)
 
 
 def test_every_name_is_a_loader():
