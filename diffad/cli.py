@@ -9,7 +9,10 @@ from certify import console
 
 # name -> ("module:main", one line of help); each main takes argv and returns an exit code
 COMMANDS: dict[str, tuple[str, str]] = {
-    "fit": ("diffad.commands.fit:main", "fit a network-free detector on normal images and save it"),
+    "fit": (
+        "diffad.commands.fit:main",
+        "fit a detector on normal images and save it: network-free, on a backbone, or somebody else's",
+    ),
     "score": ("diffad.commands.score:main", "score a folder of images or the test part of a data set"),
     "attack": ("diffad.commands.attack:main", "attack a detector's score and record what was reached"),
     "localise": (

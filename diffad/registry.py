@@ -40,6 +40,18 @@ DETECTORS: dict[str, str] = {
     "anomalib": "diffad.interop.anomalib:AnomalibDetector",
 }
 
+# What a command can fit by its bare name; the others need a network, a folder or somebody else's code.
+BARE = (
+    "pixel_mean",
+    "pca",
+    "pixel_nn",
+    "patch_nn",
+    "closed_form",
+    "autoencoder",
+    "deep_svdd",
+    "lipschitz_net",
+)
+
 
 def detector_class(name: str) -> type[Detector]:
     """Return the class of a detector in `DETECTORS`, importing its module now."""
@@ -66,8 +78,8 @@ def load_detector(path_or_name: Path | str) -> Detector:
     directory = Path(path_or_name)
     if not directory.is_dir():
         raise InputError(
-            f"detector: {str(path_or_name)!r} is neither a folder nor one of {', '.join(DETECTORS)}, nor a name like "
-            "module:function or sklearn:IsolationForest"
+            f"detector: {str(path_or_name)!r} is neither the folder of a fitted detector nor one of "
+            f"{', '.join(BARE)}, nor a name like module:function or sklearn:IsolationForest"
         )
     name = read_config(directory)["name"]
     if name not in DETECTORS:

@@ -16,6 +16,7 @@ from diffad.detector import allowed_quantile
 from diffad.manifest import build_manifest, describe_data, now
 from diffad.places import remember_places
 from diffad.precision import exact_float32
+from diffad.registry import BARE, is_name
 from diffad.sources import with_ood_probes
 from diffad.subject import folder_name
 
@@ -40,6 +41,12 @@ def fit(config: FitConfig, argv: Sequence[str]) -> None:
     if config.detector == "atd":
         raise InputError(
             "--detector: atd is trained, by accelerate launch -m diffad.atd.train --config configs/atd/digits.yaml"
+        )
+    if not is_name(config.detector):
+        raise InputError(
+            f"--detector: got {config.detector!r}, allowed are {', '.join(BARE)}; generated_nn with --generator, cobra "
+            f"with --network, {', '.join(OWNERS['backbone'])} with --backbone; a name like module:function or "
+            "sklearn:IsolationForest"
         )
     for option in given_options(config):
         if config.detector not in OWNERS[option]:

@@ -37,7 +37,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Fit a Lipschitz score or the closed-form denoiser; pca and patch_nn choose their option on validation data."""
+    """Fit a detector on normal images, calibrate and save it; pca and patch_nn choose options on validation data."""
 
     detector: str = "pixel_nn"
     """pixel_mean, pca, pixel_nn, patch_nn, closed_form, autoencoder, deep_svdd, lipschitz_net, generated_nn (with

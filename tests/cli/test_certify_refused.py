@@ -39,8 +39,8 @@ def failed(argv: list[str], capsys) -> str:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--detector", "pixel_n"], "neither a folder nor one of pixel_mean"),
-        (["--detector", "/nowhere/at/all"], "neither a folder"),
+        (["--detector", "pixel_n"], "neither the folder of a fitted detector nor one of pixel_mean"),
+        (["--detector", "/nowhere/at/all"], "neither the folder of a fitted"),
         (["--detector", "diffusion"], "train_ddpm.py"),
         (["--detector", "pixel_nn", "--data", "digtis"], "allowed are textures, digits"),
         (["--detector", "pixel_nn", "--data", "folder:/nowhere"], "/nowhere"),
@@ -49,7 +49,7 @@ def failed(argv: list[str], capsys) -> str:
         (["--detector", "pixel_nn", "--inner_sigma", "0.1"], "--inner_sigma"),
         (["--detector", "pixel_nn", "--smoothing", "reference", "--sigma", "1"], "pair_lipschitz"),
         (["--detector", "pixel_nn", "--smoothing", "input"], "--sigma 0.25"),
-        (["--purifier", "/nowhere", "--detector", "pixel_nn"], "neither a folder"),
+        (["--purifier", "/nowhere", "--detector", "pixel_nn"], "neither the folder of a fitted"),
         (["--sigma", "-1"], "--sigma: got '-1'"),
         (["--sigma", "0"], "--sigma: got '0', need numbers above 0"),
         (["--sigma", "nan"], "--sigma: got 'nan'"),

@@ -144,7 +144,7 @@ def test_the_winner_file_keeps_the_options_of_the_data(capsys) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--detector", "pixel_n"], "neither a folder nor one of"),
+        (["--detector", "pixel_n"], "neither the folder of a fitted detector nor one of"),
         ([*NN, "--ways", "reference"], "pixel_nn has no 'reference'; it has none, input"),
         ([*NN, "--ways", "inptu"], "--ways: got 'inptu', allowed are"),
         ([*NN, "--ways", ","], "need at least one of none, input"),

@@ -203,7 +203,7 @@ def test_a_score_without_noise_is_attacked(smoothing, capsys) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["score", "--detector", "pixel_n"], "neither a folder nor one of"),
+        (["score", "--detector", "pixel_n"], "neither the folder of a fitted detector nor one of"),
         (["attack", *DIGITS, "--eps", "0"], "no size above 0"),
         (["attack", *DIGITS, "--eps", "big"], "--eps: got 'big'"),
         (["attack", *DIGITS, "--smoothing", "input"], "--sigma 0.25"),

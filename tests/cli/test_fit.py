@@ -56,3 +56,11 @@ def test_an_option_of_another_detector_is_refused(
 ) -> None:
     assert main(["fit", "--detector", detector, *DATA, *option]) != 0
     assert f"{option[0]}: {detector} takes none; use --detector {owners}" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_told_what_each_other_one_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--detector", "pixelnn", *DATA]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "got 'pixelnn', allowed are pixel_mean, pca" in line
+    assert "cobra with --network, zarnd, msp" in line
+    assert "purified" not in line

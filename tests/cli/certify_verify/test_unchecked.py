@@ -83,7 +83,7 @@ def test_other_data_is_refused(run, trained, capsys) -> None:
         (["run", "--share", "0"], "--share: got 0.0"),
         (["run", "--share", "1.5"], "--share: got 1.5"),
         (["run", "--device", "nowhere"], "device: 'nowhere'"),
-        (["run", "--detector", "/nowhere"], "neither a folder nor one of"),
+        (["run", "--detector", "/nowhere"], "neither the folder of a fitted detector nor one of"),
     ],
 )
 def test_each_mistake_says_one_clear_thing(argv, message, run, capsys) -> None:
