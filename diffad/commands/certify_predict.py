@@ -97,6 +97,7 @@ def predict(config: PredictConfig, folder: Path, argv: Sequence[str]) -> None:
     paths = images_in(folder)[: config.limit]
     rule = rule_of(config)
     refuse_run_folder(config.output_dir)
+    refuse_unreadable(paths)
     loaded = load(config)
     check_budget(loaded.smoothed, rule)
     console.say(
@@ -152,6 +153,19 @@ def images_in(folder: Path) -> list[Path]:
     if not images:
         raise InputError(f"{folder}: holds no image; allowed are {', '.join(SUFFIXES)}")
     return images
+
+
+def refuse_unreadable(paths: Sequence[Path]) -> None:
+    """Refuse images of which none can be read, before minutes go into a threshold for them."""
+    faults = []
+    for path in paths:
+        try:
+            read_image(path)
+            return
+        except InputError as error:
+            faults.append(str(error))
+    others = f" (and {len(faults) - 1} more that cannot be read)" if len(faults) > 1 else ""
+    raise InputError(f"{faults[0]}{others}")
 
 
 def refuse_run_folder(folder: Path | None) -> None:

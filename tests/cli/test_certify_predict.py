@@ -149,6 +149,21 @@ def test_a_damaged_image_is_named_and_the_others_are_kept(pictures, capsys) -> N
     assert len(found["images"]) == 4
 
 
+def test_images_that_cannot_be_read_are_refused_before_a_threshold_is_made(
+    pictures, tmp_path, capsys
+) -> None:
+    spoil(pictures)
+    for image in ("c_bad.png", "e_nan.tiff"):
+        assert main(["predict", str(pictures / image), *NOISY]) == console.FAILED
+        (line,) = capsys.readouterr().err.splitlines()
+        assert image in line
+    for path in pictures.iterdir():
+        if path.name not in ("c_bad.png", "e_nan.tiff"):
+            path.unlink()
+    assert "c_bad.png" in (message := failed([str(pictures), *NOISY], capsys))
+    assert "and 1 more that cannot be read" in message
+
+
 def test_a_given_threshold_needs_no_data(trained, pictures, tmp_path, capsys) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(trained, alone)
@@ -168,7 +183,7 @@ def test_a_given_threshold_needs_no_data(trained, pictures, tmp_path, capsys) ->
         (["/nowhere"], "/nowhere: no such folder"),
         (["empty"], "holds no image"),
         (["stray"], "stray: holds no image; allowed are .png"),
-        (["pictures", "--detector", "pixel_n"], "neither a folder nor one of"),
+        (["pictures", "--detector", "pixel_n"], "neither the folder of a fitted detector nor one of"),
         (["pictures", *NN, "--smoothing", "input"], "--sigma 0.25"),
         (["pictures", *NN, "--smoothing", "reference", "--sigma", "1"], "pair_lipschitz"),
         (["pictures", *NN, "--radius", "0"], "--radius: got '0', need one radius above 0"),
