@@ -59,8 +59,9 @@ def start_accelerator(
     if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
         _use_all_cores(launcher)
     if accelerator.is_main_process:
-        threads = f", {torch.get_num_threads()} threads each" if accelerator.device.type == "cpu" else ""
-        count = accelerator.num_processes
+        count, used = accelerator.num_processes, torch.get_num_threads()
+        words = f", {used} thread{'s' if used > 1 else ''}{' each' if count > 1 else ''}"
+        threads = words if accelerator.device.type == "cpu" else ""
         say(f"{count} process{'es' if count > 1 else ''} on {accelerator.device.type}{threads}")
     return accelerator
 

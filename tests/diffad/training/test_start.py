@@ -52,6 +52,16 @@ def test_resume_from_a_path_drops_the_log_beyond_it(tmp_path: Path) -> None:
     assert [step for step, _ in list_checkpoints(tmp_path)] == [4, 8]
 
 
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (3, "3 threads")])
+def test_one_process_is_said_to_have_its_threads(
+    threads: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    launch.start_accelerator()
+    assert capsys.readouterr().err.splitlines()[-1] == f"1 process on cpu, {words}"
+
+
 def test_missing_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="tensorboard is not installed; pip install"):
