@@ -168,6 +168,8 @@ def draw_half(axes: Any, theme: Theme) -> None:
         va="top",
         fontsize=8.5,
         color=theme.muted,
+        bbox={"facecolor": theme.paper, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
+        zorder=5,  # in front of the curves, which cross it wherever it stands
     )
 
 
