@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | localise |
+# The commands behind docs/results: record.sh digits-classes | digits-8 | digits-9 | generated | textures | mnist | sandwich | localise |
 # purification | zarnd | cobra | atd | mnist16 | others, in the root of a checkout after `make .venv`. Networks go to runs/, run folders
 # beside this script; a repeated call resumes.
 # mnist and mnist16 download the set, or read MNIST_DATA=folder:FOLDER (FOLDER/train/<digit>/*.png).
@@ -78,6 +78,18 @@ digits-8 | digits-9)
     $bin/diffad attack --detector patch_nn --data digits --normal_class 8 --curve 0.1,0.25,0.5 --method ensemble --steps 20 \
       --checks small --output_dir $out/digits-8-patch_nn
   fi
+  ;;
+generated) # needs runs/digits-8 and runs/digits-9: their samples as a bank, and the tuned denoise of class 8 attacked
+  for c in 8 9; do
+    o=$out/digits-$c-generated
+    $bin/diffad fit --detector generated_nn --generator runs/digits-$c --output_dir runs/digits-$c-generated
+    $bin/certify --detector runs/digits-$c-generated --radii $radii --no_baselines --output_dir $o
+    $bin/diffad attack --detector runs/digits-$c-generated --curve 0.1,0.25,0.5 --restarts 2 --output_dir $o
+    cp runs/digits-$c-generated/manifest.json $o/fit.json
+    $bin/python $out/bank_controls.py runs/digits-$c $c $o/controls.json
+  done
+  $bin/diffad attack --detector runs/digits-8 --smoothing denoise --sigma 0.25 --inner_sigma 0.1 --score l2 --curve 0.25,0.5 --steps 20 \
+    --eot 8 --limit 20 --output_dir $out/digits-8-denoise-attack
   ;;
 textures)
   $bin/python train_ddpm.py --config configs/textures.yaml --seed 1 --output_dir runs/textures
@@ -215,7 +227,8 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
   $bin/diffad compare $o $o-padim --output_dir $o
   ;;
 *)
-  echo "usage: record.sh digits-classes | digits-8 | digits-9 | textures | mnist | sandwich | zarnd | cobra | atd | mnist16 | others" >&2
+  echo "usage: record.sh digits-classes | digits-8 | digits-9 | generated | textures | mnist | sandwich | localise | purification |" \
+    "zarnd | cobra | atd | mnist16 | others" >&2
   exit 2
   ;;
 esac
