@@ -153,7 +153,7 @@ ZARND_CLAIMS: list[Claim] = [
          check("zarnd/results/gpu/runs/digits-standard-0", "doubling")),
     text("zarnd", "on standard MNIST `doubling` failed by {}",
          check("zarnd/results/gpu/runs/mnist-standard-0", "doubling")),
-    text("zarnd", "(`results/gpu/backbones`: {} clean, {} under PGD)", WIDE["clean"], WIDE["pgd"]),
+    text("zarnd", "`results/gpu/backbones`: {} clean, {} under PGD,", WIDE["clean"], WIDE["pgd"]),
 ]  # fmt: skip
 
 

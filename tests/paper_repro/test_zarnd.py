@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from certify.checks import InputError
@@ -220,3 +221,23 @@ def test_the_smoke_preset_runs_and_resumes(tmp_path) -> None:
     assert summary["measures"]["digits-0-displacement"]["ratio"] > 0
     again = subprocess.run([*words, "--jobs", "2"], check=True, capture_output=True, text=True)
     assert (again.stdout, again.stderr) == (first.stdout, "")
+
+
+def test_what_expected_yaml_says_was_measured_is_the_first_seed_of_the_record() -> None:
+    folder = SCRIPT.parent
+    rows = json.loads((folder / "results" / "gpu" / "summary.json").read_text())["rows"]
+    measured = yaml.safe_load((folder / "expected.yaml").read_text())["measured"]
+
+    def left(name: str, kind: str, experiment: str) -> float:
+        where = {"set": name, "kind": kind, "experiment": experiment, "condition": "attack", "side": "both"}
+        (found,) = {row["auroc"] for row in rows if row["seed"] == 0 and where.items() <= row.items()}
+        return pytest.approx(found, abs=5e-4)
+
+    for name, pair in measured["robust_above_standard"].items():
+        assert pair == [left(name, kind, "attack") for kind in ("robust", "standard")]
+    for name, pair in measured["surrogate_above_score"].items():
+        data, _, kind = name.partition("_")
+        assert pair == [left(data, kind or "robust", experiment) for experiment in ("surrogate", "score")]
+    low, _, high = measured["neighbours_matter_little"]["digits"].split(" for ")[0].split()
+    values = [left("digits", "robust", f"k{k}").expected for k in (1, 2, 5, 10)]
+    assert (float(low), float(high)) == pytest.approx((min(values), max(values)), abs=5e-4)
