@@ -1,6 +1,6 @@
 """Run the experiments of a paper, of all papers, or write RESULTS.md.
 
-    python -m paper_repro PAPER --preset smoke|cpu|paper     # further options go to paper_repro/PAPER/run.py
+    python -m paper_repro PAPER --preset smoke|cpu|gpu|paper # further options go to paper_repro/PAPER/run.py
     python -m paper_repro all --preset cpu                   # one after another, on after a failure; resumes
     python -m paper_repro results                            # paper_repro/RESULTS.md from what is recorded
 
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[str, ..
     parser.add_argument(
         "--preset",
         default="smoke",
-        help="smoke: a minute each; cpu: digits; paper: as published; default smoke",
+        help="smoke: a minute each; cpu: digits; gpu: zarnd alone, wider networks; paper: as published; default smoke",
     )
     options, rest = parser.parse_known_args(argv)
     return options, tuple(rest)

@@ -57,7 +57,7 @@ PAPERS: dict[str, Paper] = {
     "cobra": Paper(
         "COBRA, adversarial contrastive training",
         THREE,
-        {"cpu": ("--only", "digits", "main")},  # losses and filter are two hours more
+        {"cpu": ("--only", "digits", "main")},  # the other experiments are an hour or more
         {"cpu": "--only digits mnist --mnist folder:DIR", "paper": "--mvtec DIR --device cuda"},
         (*CHAINS, "--mnist"),
     ),

@@ -161,7 +161,7 @@ def others(known: Mapping[str, Any]) -> Table:
         )
         for name, value in attacks.items()
     ]
-    curve = not_run(PAPER, "cpu", "--only digits curves", "an hour on two cores")
+    curve = not_run(PAPER, "cpu", "--only digits curves", "an hour or more on two cores")
     radii = ", ".join(percent(value) for value in known["linf_curve_cifar10"])
     lines.append(Line("Linf 1/255 to 8/255, CIFAR-10", radii, verdict=curve))
     return Table(

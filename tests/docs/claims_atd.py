@@ -121,7 +121,7 @@ CLAIMS: list[Claim] = [
          *(aimed(name, at) for at in ("classification", "detection") for name in ("mahalanobis_robust", "atd"))),
     text("(maximum softmax {} and {})", *(aimed("msp_robust", at) for at in ("classification", "detection"))),
     text("however good the clean score ({})", detectors("mahalanobis_standard", problem="cifar10", side="clean")),
-    text("its size does not: {} there", published("table_1", "cifar10", "ATD", "both") / 100),
+    text("the same order, but ATD at {}:", published("table_1", "cifar10", "ATD", "both") / 100),
     text("ahead through MNIST ({}) and textures ({})**; on the tiles, which are smooth photographs, it has {} and "
          "ATD {}",
          *(cifar("mahalanobis_robust", name) for name in ("folder:mnist", "textures", "mvtec:magnetic_tile")),
