@@ -42,7 +42,7 @@ def failed(argv: list[str], capsys) -> str:
         (["--detector", "pixel_n"], "neither the folder of a fitted detector nor one of pixel_mean"),
         (["--detector", "/nowhere/at/all"], "neither the folder of a fitted"),
         (["--detector", "diffusion"], "train_ddpm.py"),
-        (["--detector", "pixel_nn", "--data", "digtis"], "allowed are textures, digits"),
+        (["--detector", "pixel_nn", "--data", "digtis"], "allowed are textures:FAMILY, digits"),
         (["--detector", "pixel_nn", "--data", "folder:/nowhere"], "/nowhere"),
         (["--detector", "pixel_nn", "--data", "digits", "--normal_class", "x"], "x"),
         (["--detector", "pixel_nn", "--score", "l2"], "pixel_nn has one score"),
