@@ -14,6 +14,7 @@ from diffad.commands.certify_sweep import shown, table_text
 from diffad.config import read_config
 from diffad.data import load_data
 from diffad.results import read_run
+from diffad.subject import smoothed_name
 from diffad.sweep import Choice
 
 NN = ["--detector", "pixel_nn", "--resolution", "8"]
@@ -85,7 +86,8 @@ def test_the_winner_is_a_config_that_certify_takes(trained, capsys) -> None:
     fast = ["--limit", "2", "--n", "50", "--batch_size", "50", "--no_baselines", "--no_examples"]
     assert main(["--config", "out/winner.yaml", *fast, "--output_dir", "run"]) == console.DONE
     (subject,) = read_run("run").main
-    assert (subject.smoothing, subject.sigma, subject.score_name) == ("input", best["sigma"], best["score"])
+    name = smoothed_name(best["score"], best["percentile"], grid=False)
+    assert (subject.smoothing, subject.sigma, subject.score_name) == ("input", best["sigma"], name)
     (entry,) = read_run("run").manifest["commands"]
     assert entry["config"]["percentile"] == best["percentile"]
     assert entry["config"]["arguments"]["sigma"] == best["inner_sigma"]

@@ -42,7 +42,7 @@ def test_a_score_that_returns_an_array_is_searched_and_its_gradient_refused(digi
         partial(outlier_score, forest), images, labels, norm="linf", eps=0.1, method="square", steps=20
     )
     np.testing.assert_array_equal(result.scores, expected.scores)
-    with pytest.raises(InputError, match="use a method that needs scores only: transfer, square"):
+    with pytest.raises(InputError, match="use a method that needs scores only: black_box, transfer, square"):
         attack(array_score, images, labels, norm="linf", eps=0.1, steps=2)
 
 
