@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 
 from certify.checks import InputError
+from certify.smoothing import SmoothedDetector
 from diffad.attacks import attack
 from diffad.attacks.checks.case import SMALL, Case
-from diffad.attacks.checks.radius import check_eps_zero, check_floor, known_scores, sweep_outcome
+from diffad.attacks.checks.radius import (
+    check_eps_zero,
+    check_floor,
+    images_shown,
+    known_scores,
+    sweep_outcome,
+    within_reach,
+)
 
 IMAGES, LABELS = broken.images(), broken.labels()
 
@@ -48,7 +56,7 @@ def test_a_sweep_out_of_order_fires_and_names_the_side():
 def test_the_floor_is_the_worst_of_references_images_and_greys():
     sound = broken.Sound()
     case = case_of(sound, references=sound.prototype[None])
-    known = known_scores(case)
+    known = known_scores(case, images_shown(case))
     assert len(known) == 1 + 11 + len(case.images)
     assert known.min() == 0.0  # the prototype itself
     assert check_floor(case, SMALL).passed
@@ -63,3 +71,22 @@ def test_a_saturated_score_stays_above_the_floor_that_a_reference_shows(norm):
     assert outcome.failed
     assert outcome.value == pytest.approx(0.5)  # all scores are 1, where anomalies might have 0
     assert np.ptp(case.result.clean_scores) == 0.0
+
+
+def test_under_noise_the_floor_is_what_the_worst_image_scores_in_place_of_each():
+    """The extreme of many estimates is a lucky one: under the draws of another image the same image scores less."""
+
+    def flat(images):
+        return (20 * images).sin().mean((1, 2, 3))  # under noise all score 0, but for their draws
+
+    smoothed = SmoothedDetector(flat, sigma=0.5, smoothing="input", n=20, batch_size=100)
+    case = case_of(smoothed, method="feature_target", steps=2, eot=2, references=IMAGES[:4])
+    shown = images_shown(case)
+    known = known_scores(case, shown)
+    floor = within_reach(case, shown, known)
+    raised = case.labels == 0
+    best = shown[np.where(raised, known.argmax(), known.argmin())]
+    np.testing.assert_array_equal(floor, case.target.scores(best, case.names, "evaluate"))
+    assert floor[raised].mean() < known.max()
+    assert floor[~raised].mean() > known.min()
+    assert check_floor(case, SMALL).passed
