@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from certify.checks import InputError, check_images, check_positive
-from certify.noise import gaussian_noise
+from certify.checks import InputError, check_images
 from certify.smoothing import threshold_rank
 from certify.types import FloatArray, ScoreFunction
 from diffad import folder
+from diffad.fit_noise import noisy_copies
 
 # a TypeVar, not Self: beartype refuses Self on the methods that jaxtyping decorates under pytest
 D = TypeVar("D", bound="Detector")
@@ -358,25 +358,3 @@ class Detector(nn.Module, ABC):
 def allowed_quantile(count: int) -> float:
     """Return .95, or what so few held-out normals allow: count / (count + 1) cut, which a float may exceed."""
     return min(DEFAULT_QUANTILE, math.floor(1e6 * count / (count + 1)) / 1e6)
-
-
-def noisy_copies(
-    images: Float[Tensor, "n c h w"], sigma: float, copies: int, seed: int
-) -> Float[Tensor, "m c h w"]:
-    """Return `copies` versions of every image under Gaussian noise, each keyed by seed, image and copy.
-
-    The noise has a purpose of its own: a detector fitted on draws that certify it later would not be independent of
-    them, and the certificate void.
-    """
-    check_positive(sigma, "noise_sigma")
-    if copies < 1:
-        raise InputError(f"noise_copies: got {copies}, need at least 1")
-    noise = np.stack(
-        [
-            gaussian_noise(seed, image, "fit", copy, images.shape[1:])
-            for copy in range(copies)
-            for image in range(len(images))
-        ]
-    )
-    repeated = images.double().cpu().repeat(copies, 1, 1, 1)
-    return (repeated + sigma * torch.from_numpy(noise)).to(images)
