@@ -105,7 +105,8 @@ def within_reach(case: Case, shown: Tensor, known: FloatArray) -> FloatArray:
     """
     raised = directions(case.labels) > 0
     if not case.target.noisy:
-        return np.where(raised, known.max(), known.min())
+        extremes: FloatArray = np.where(raised, known.max(), known.min())
+        return extremes
     worst = torch.from_numpy(np.where(raised, known.argmax(), known.argmin()))
     return case.target.scores(shown[worst].cpu(), case.names, "evaluate")
 
