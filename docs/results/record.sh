@@ -56,11 +56,11 @@ localised() { # FOLDER DETECTOR LIMIT: maps of magnetic tiles, clean and attacke
 
 digits_class() { # CLASS: one class of digits, everything
   local name=digits-$1
+  local attacked=(--curve 0.1,0.25,0.5 --method ensemble --checks mandatory --output_dir "$out/digits-$1")
   $bin/python train_ddpm.py --config configs/digits.yaml --normal_class "$1" --output_dir "runs/$name"
   three_ways "$name" "runs/$name" --images 50 --sigmas 0.1,0.25,0.5 --inner_sigmas 0.1,0.25,0.5
-  $bin/diffad attack --detector "runs/$name" --curve 0.1,0.25,0.5 --steps 20 --eot 8 --output_dir "$out/$name"
-  $bin/diffad attack --detector pixel_nn --data digits --normal_class "$1" --curve 0.1,0.25,0.5 --restarts 2 \
-    --output_dir "$out/$name"
+  $bin/diffad attack --detector "runs/$name" "${attacked[@]}" --steps 20 --eot 4 --n 500
+  $bin/diffad attack --detector pixel_nn --data digits --normal_class "$1" "${attacked[@]}" --steps 50
   beside "$name"
 }
 
@@ -84,17 +84,20 @@ generated) # needs runs/digits-8 and runs/digits-9: their samples as a bank, and
     o=$out/digits-$c-generated
     $bin/diffad fit --detector generated_nn --generator runs/digits-$c --output_dir runs/digits-$c-generated
     $bin/certify --detector runs/digits-$c-generated --radii $radii --no_baselines --output_dir $o
-    $bin/diffad attack --detector runs/digits-$c-generated --curve 0.1,0.25,0.5 --restarts 2 --output_dir $o
+    $bin/diffad attack --detector runs/digits-$c-generated --curve 0.1,0.25,0.5 --method ensemble --steps 50 --checks mandatory \
+      --output_dir $o
     cp runs/digits-$c-generated/manifest.json $o/fit.json
     $bin/python $out/bank_controls.py runs/digits-$c $c $o/controls.json
   done
-  $bin/diffad attack --detector runs/digits-8 --smoothing denoise --sigma 0.25 --inner_sigma 0.1 --score l2 --curve 0.25,0.5 --steps 20 \
-    --eot 8 --limit 20 --output_dir $out/digits-8-denoise-attack
+  # shellcheck disable=SC2046
+  $bin/diffad attack --detector runs/digits-8 --smoothing denoise $(best $out/digits-8-denoise/selection-denoise.json) --curve 0.25,0.5 \
+    --method ensemble --steps 20 --eot 4 --n 500 --checks mandatory --limit 20 --output_dir $out/digits-8-denoise-attack
   ;;
 textures)
   $bin/python train_ddpm.py --config configs/textures.yaml --seed 1 --output_dir runs/textures
   three_ways textures runs/textures --images 30 --sigmas 0.1,0.15,0.25 --inner_sigmas 0.1,0.25 --radii 0.1,0.2,0.25
-  $bin/diffad attack --detector runs/textures --limit 20 --curve 0.1,0.25 --steps 20 --eot 8 --output_dir $out/textures-attack
+  $bin/diffad attack --detector runs/textures --limit 20 --curve 0.1,0.25 --method feature_target --steps 20 --eot 8 --n 500 --checks mandatory \
+    --output_dir $out/textures-attack
   $bin/diffad compare $out/textures $out/textures-denoise $out/textures-input --output_dir $out/textures
   ;;
 sandwich) # needs runs/digits-8 and data/magnetic_tile; every attacked image is judged by its certificate
