@@ -67,14 +67,17 @@ def check_floor(case: Case, budget: Budget) -> CheckOutcome:
     Known are the scores of the references, of the images themselves and of flat greys: the attacker may show any of
     them, so an AUROC with normals at the largest and anomalies at the smallest of these is always within reach.
     value: by how much the worst side stays above it. (A gradient attack alone may end in a local extremum somewhat
-    below a known score; the detail says how far, in units of their spread.)
+    below a known score; the detail says how far, in units of their spread.) Of a noisy target an image counts as
+    short only by more than its draws can tell (`told_apart`): where many images score nearly alike, an AUROC turns
+    on which of them a lucky draw makes the worst.
     """
     result = case.attack(eps=case.whole_box)
     shown = images_shown(case)
     known, sign = known_scores(case, shown), directions(case.labels)
     floor = within_reach(case, shown, known)
     shortfall = float(np.max(sign * (floor - result.scores))) / max(float(np.ptp(known)), 1e-300)
-    reached, possible = case.aurocs(result), case.aurocs(replace(result, scores=floor))
+    scores = told_apart(case, result, floor)
+    reached, possible = (case.aurocs(replace(result, scores=ends)) for ends in (scores, floor))
     worst, side = max((reached[side] - possible[side], side) for side in SIDES)
     detail = (
         f"AUROC (side {side}) above that of the worst of {len(known)} known scores at {result.norm} {result.eps:g}; "
@@ -109,6 +112,24 @@ def within_reach(case: Case, shown: Tensor, known: FloatArray) -> FloatArray:
         return extremes
     worst = torch.from_numpy(np.where(raised, known.argmax(), known.argmin()))
     return case.target.scores(shown[worst].cpu(), case.names, "evaluate")
+
+
+def told_apart(case: Case, result: AttackResult, floor: FloatArray) -> FloatArray:
+    """Return the scores of a result (n,), the floor where an image falls short of it by no more than noise.
+
+    That is twice the root mean square, over the images of a label, between two estimates of one image: the draws by
+    which an attack chooses (`select`) and those by which it is judged.
+    """
+    if not case.target.noisy:
+        return result.scores
+    again = case.target.scores(result.images, case.names, "select")
+    once = case.target.scores(result.images, case.names, "evaluate")
+    noise = np.empty(len(again))
+    for label in (0, 1):
+        where = case.labels == label
+        noise[where] = 2 * np.sqrt(np.mean(np.square(again - once)[where]))
+    short = directions(case.labels) * (floor - result.scores)
+    return np.where((short > 0) & (short <= noise), floor, result.scores)
 
 
 def greys(like: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from diffad.attacks.checks.radius import (
     images_shown,
     known_scores,
     sweep_outcome,
+    told_apart,
     within_reach,
 )
 
@@ -90,3 +91,37 @@ def test_under_noise_the_floor_is_what_the_worst_image_scores_in_place_of_each()
     assert floor[raised].mean() < known.max()
     assert floor[~raised].mean() > known.min()
     assert check_floor(case, SMALL).passed
+
+
+def test_under_noise_an_image_counts_as_short_only_by_more_than_its_draws_can_tell():
+    def rough(images):  # 0 under noise, but for their draws
+        return (20 * images).sin().mean((1, 2, 3))
+
+    smoothed = SmoothedDetector(rough, sigma=0.5, smoothing="input", n=20, batch_size=100)
+    case = case_of(smoothed, method="noise", steps=2, eot=2)
+    found = case.attack(eps=case.whole_box)
+    sign = np.where(case.labels == 0, 1.0, -1.0)
+    noise = np.std(
+        case.target.scores(found.images, case.names, "select")
+        - case.target.scores(found.images, case.names, "evaluate")
+    )
+    for short, counted in ((0.2, True), (20.0, False)):
+        floor = found.scores + sign * short * noise
+        expected = floor if counted else found.scores
+        np.testing.assert_array_equal(told_apart(case, found, floor), expected)
+    beyond = found.scores - sign * noise  # better than all that is known
+    np.testing.assert_array_equal(told_apart(case, found, beyond), found.scores)
+
+
+def test_without_noise_every_shortfall_counts():
+    case = case_of(broken.Sound())
+    floor = case.result.scores + np.where(case.labels == 0, 1e-9, -1e-9)
+    np.testing.assert_array_equal(told_apart(case, case.result, floor), case.result.scores)
+
+
+def test_noise_does_not_hide_a_gradient_that_leads_nowhere():
+    """What a reference shows lies far beyond the draws of a saturated score."""
+    saturated = broken.Saturated()
+    smoothed = SmoothedDetector(saturated.score, sigma=0.01, smoothing="input", n=20, batch_size=100)
+    case = case_of(smoothed, eot=2, steps=4, references=saturated.prototype[None])
+    assert check_floor(case, SMALL).failed
