@@ -29,9 +29,10 @@ _FEATURE_BATCH = 64
 def feature_target(search: Search, steps: int) -> None:
     """Ascend as PGD does, by the cosine schedule, from the best of the starting points that references give.
 
-    Restart r begins at the r-th best. The other side is read off the scores, since a score is what an attacker wants
-    to steal: the references above the median for a normal image, those below it for an anomaly.
-    Costs `steps` gradients and NEAREST + WORST + 1 scores.
+    Restart r begins at the r-th best, among which is the point of a smaller radius, if any. The other side is read off
+    the scores, since a score is what an attacker wants to steal: the references above the median for a normal image,
+    those below it for an anomaly.
+    Costs `steps` gradients and NEAREST + WORST + 2 scores.
     """
     ascend(search, best_start(search), step_sizes(search.threat.eps, steps, "cosine"))
 
@@ -39,11 +40,11 @@ def feature_target(search: Search, steps: int) -> None:
 def best_start(search: Search) -> Tensor:
     """Return of each row the starting point (b, c, h, w) with the best score, of restart r the r-th best.
 
-    Costs NEAREST + WORST scores.
+    Beside the references it is where the row stands: the clean image, or what a smaller radius or a random start gave.
+    Costs NEAREST + WORST + 1 scores.
     """
-    starts = torch.stack(
-        [search.threat.project(reference, search.clean) for reference in choose_references(search)]
-    )
+    shown = [search.threat.project(reference, search.clean) for reference in choose_references(search)]
+    starts = torch.stack([*shown, search.start])
     gains = torch.stack([search.query(points) for points in starts])
     order = gains.argsort(dim=0, descending=True, stable=True)
     rows = torch.arange(len(search.rows), device=order.device)

@@ -39,7 +39,7 @@ def square_target(search: Search, steps: int) -> None:
     """Search as `square` does from the best of other images, as `feature_target` does by gradients.
 
     Where the ball holds them, the score that is reached is at least as bad as theirs; squares alone hardly get there.
-    Costs NEAREST + WORST scores (`attacks.features`) more than `square`.
+    Costs NEAREST + WORST + 1 scores (`attacks.features`) more than `square`.
     """
     _search_from(search, best_start(search), steps)
 

@@ -91,8 +91,23 @@ def test_more_restarts_start_from_the_next_best_references(images):
     one = attack(valleys, images, LABELS, **arguments)
     many = attack(valleys, images, LABELS, restarts=4, **arguments)
     assert (SIGNS * (many.scores - one.scores) >= -1e-6).all()
-    assert many.info["score_queries"] == 6 * 4 * (NEAREST + WORST + 1)
+    assert many.info["score_queries"] == 6 * 4 * (NEAREST + WORST + 2)
     assert many.info["gradient_evaluations"] == 6 * 4 * 4
+
+
+def test_a_larger_radius_goes_on_from_the_point_of_a_smaller_one():
+    """Flat images score 0 and have no gradient: no reference leads anywhere, what a smaller radius found does."""
+    flat = torch.full((1, *SHAPE), 0.5)
+
+    def contrast(points: Tensor) -> Tensor:
+        return points.flatten(1).var(1)
+
+    arguments = {"norm": "l2", "method": "feature_target", "steps": 10}
+    small = attack(contrast, flat, [0], norm="l2", eps=0.1, method="noise", steps=2)
+    alone = attack(contrast, flat, [0], eps=0.2, **arguments)
+    found = attack(contrast, flat, [0], eps=0.2, previous=small, **arguments)
+    assert alone.scores[0] == pytest.approx(0, abs=1e-12)
+    assert found.scores[0] == pytest.approx(0.2**2 / (flat.numel() - 1), rel=0.01)
 
 
 def test_results_do_not_depend_on_the_batch(images):
@@ -100,7 +115,7 @@ def test_results_do_not_depend_on_the_batch(images):
     whole = attack(valleys, images, LABELS, batch_size=12, **arguments)
     split = attack(valleys, images, LABELS, batch_size=5, **arguments)
     np.testing.assert_allclose(whole.scores, split.scores, rtol=1e-5)
-    assert whole.trace.shape == split.trace.shape == (6, NEAREST + WORST + 4 + 1)
+    assert whole.trace.shape == split.trace.shape == (6, NEAREST + WORST + 4 + 2)
 
 
 def test_the_attacked_images_and_flat_greys_are_the_default(images):
