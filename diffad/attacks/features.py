@@ -22,6 +22,9 @@ from diffad.attacks.search import Material, Search
 from diffad.attacks.target import Target, batches
 
 NEAREST, WORST = 4, 4  # starting points of each kind that are tried
+FINALISTS = (
+    3  # of them that are judged again under noise, where the few draws of a step can't tell near ties apart
+)
 GREYS = 11  # flat images beside the references: the extremes of many scores, and known to everybody
 _FEATURE_BATCH = 64
 
@@ -41,13 +44,18 @@ def best_start(search: Search) -> Tensor:
     """Return of each row the starting point (b, c, h, w) with the best score, of restart r the r-th best.
 
     Beside the references it is where the row stands: the clean image, or what a smaller radius or a random start gave.
-    Costs NEAREST + WORST + 1 scores.
+    Costs NEAREST + WORST + 1 scores; of a noisy target these rest on the draws of one step, and the best FINALISTS are
+    ordered by the many draws that choose between points at the end.
     """
     shown = [search.threat.project(reference, search.clean) for reference in choose_references(search)]
     starts = torch.stack([*shown, search.start])
     gains = torch.stack([search.query(points) for points in starts])
     order = gains.argsort(dim=0, descending=True, stable=True)
     rows = torch.arange(len(search.rows), device=order.device)
+    if search.target.noisy:
+        judged = torch.stack([search.judge(starts[place, rows]) for place in order[:FINALISTS]])
+        again = judged.argsort(dim=0, descending=True, stable=True)
+        order = torch.cat([order[:FINALISTS].gather(0, again), order[FINALISTS:]])
     ranks = torch.tensor(search.rows.restarts, device=order.device) % len(starts)
     return starts[order[ranks, rows], rows]
 

@@ -79,6 +79,7 @@ class Search:
             0,
             False,
         )
+        self._judged: list[tuple[Tensor, FloatArray]] = []
 
     # ---- what an optimiser asks for
 
@@ -107,6 +108,12 @@ class Search:
         self._queried = True
         self._keep(points, gains)
         return gains
+
+    def judge(self, points: Tensor) -> Tensor:
+        """Return the gains (b,) of a noisy target by the many draws that choose at the end; they are candidates."""
+        self.count.queries += len(points)
+        self._judged.append(self._select(points))
+        return torch.from_numpy(self._judged[-1][1]).to(self.direction)
 
     def offer(self, points: Tensor) -> None:
         """Make points candidates that need no gradient: the last ones, or a guess."""
@@ -147,9 +154,9 @@ class Search:
     def finish(self) -> tuple[Tensor, FloatArray]:
         """Return on the CPU the worst point of each row (b, c, h, w) and its gain float64 (b,).
 
-        Of a noisy target the candidates are few, since telling them apart takes draws (purpose `select`): the best of
-        all queries, and of a path of gradients the last point and the mean of those of its second half (in the ball,
-        which is convex, and less noisy).
+        Of a noisy target the candidates are few, since telling them apart takes draws (purpose `select`): what was
+        judged by them already, the best of all queries, and of a path of gradients the last point and the mean of those
+        of its second half (in the ball, which is convex, and less noisy).
         """
         if not self.target.noisy:
             return self._best.cpu(), self._best_gains.double().cpu().numpy()
@@ -159,9 +166,8 @@ class Search:
         averaged = self._visits - self.steps // 2 - 1
         if averaged > 0:
             candidates.append(self.threat.project(self._total / averaged, self.clean))
-        points, gains = self._select(candidates[0])
-        for other in candidates[1:]:
-            more, gained = self._select(other)
+        (points, gains), *others = self._judged + [self._select(points) for points in candidates]
+        for more, gained in others:
             better = gained > gains
             points[better], gains[better] = more[better], gained[better]
         return points, gains

@@ -7,6 +7,7 @@ from certify.checks import InputError
 from certify.smoothing import SmoothedDetector
 from diffad.attacks import Material, ThreatModel, as_target, attack
 from diffad.attacks.features import GREYS, NEAREST, WORST, _distances, complete_references
+from diffad.attacks.smoothed import SmoothedTarget
 
 LABELS = [0, 1, 0, 1, 0, 1]
 SIGNS = np.array([1.0, -1.0] * 3)
@@ -108,6 +109,24 @@ def test_a_larger_radius_goes_on_from_the_point_of_a_smaller_one():
     found = attack(contrast, flat, [0], eps=0.2, previous=small, **arguments)
     assert alone.scores[0] == pytest.approx(0, abs=1e-12)
     assert found.scores[0] == pytest.approx(0.2**2 / (flat.numel() - 1), rel=0.01)
+
+
+def test_under_noise_the_start_is_chosen_by_more_draws_than_a_step_has():
+    """Of nearly equal references one draw a step ranks hardly better than chance; the draws that judge do."""
+    levels = torch.linspace(0.70, 0.73, 4)
+    references = levels.view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    clean = torch.full((20, 1, 2, 2), 0.5)
+
+    def flat(points: Tensor) -> Tensor:
+        return points.mean((1, 2, 3)).clamp(max=0.725).detach() + 0 * points.sum((1, 2, 3))
+
+    smoothed = SmoothedDetector(flat, sigma=0.05, n=400, batch_size=100, smoothing="input")
+    target = SmoothedTarget(smoothed, n_select=400)
+    material = Material(references=references, reference_scores=levels.double().numpy())
+    arguments = {"norm": "linf", "eps": 1.0, "steps": 1, "eot": 1, "material": material}
+    found = attack(target, clean, [0] * 20, method="feature_target", **arguments)
+    chosen = found.images.mean((1, 2, 3))
+    assert (chosen > 0.72).float().mean() >= 0.9
 
 
 def test_results_do_not_depend_on_the_batch(images):
