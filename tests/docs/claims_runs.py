@@ -152,7 +152,7 @@ CLAIMS: list[Claim] = [
     text("It leads `pixel_nn` by {} at .25 (95 % from {} to {})", *ahead()),
     text("reach {} / {} / {} at .1 / .25 / .5", *bank("digits-8-generated", "means of two normals")),
     text(
-        "8 draws a step): {} at .25 and {} at .5",
+        "4 draws a step): {} at .25 and {} at .5",
         *(auroc("digits-8-denoise-attack", "diffusion", "attack", radius) for radius in (0.25, 0.5)),
     ),
     text("from .2 on (by {} to {} there,", min(BEHIND_9), max(BEHIND_9)),
