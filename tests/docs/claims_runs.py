@@ -23,12 +23,12 @@ CITED = {
     "## MNIST at 16 x 16": ("mnist16-8", ("", "-zarnd", "-cobra", "-atd")),
 }
 OTHERS = {  # first words of a row: the detectors in textures-others that it stands for
-    "the same `pca`": ("onnx",),
-    "anomalib, PatchCore": ("anomalib",),
-    "anomalib, PaDiM": ("anomalib",),
-    "scikit-learn and PyOD": ("sklearn", "pyod"),
-    "a function": ("callable",),
-    "pytorch-ood": ("pytorch_ood",),
+    "the same `pca`": ("onnx:pca",),
+    "anomalib, PatchCore": ("anomalib:Patchcore",),
+    "anomalib, PaDiM": ("anomalib:Padim",),
+    "scikit-learn and PyOD": ("sklearn:IsolationForest", "pyod:IForest"),
+    "a function": ("callable:diffad.data.cues.roughness",),
+    "pytorch-ood": ("pytorch_ood:EnergyBased",),
 }
 
 
@@ -129,7 +129,7 @@ ZARND = paired("digits-8", "pixel_nn", "digits-8-zarnd", "zarnd", 0.25)
 TEXTURES = behind_best("textures", "patch_nn", 0.25)
 SIZES = results("textures/summary.json")["data"]["probe"]
 PATCHCORE = "textures-others/patchcore-64"
-PATCHCORE_NAME = "anomalib"
+PATCHCORE_NAME = "anomalib:Patchcore"
 LINF = 2 / 255
 
 
