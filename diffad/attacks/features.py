@@ -22,9 +22,7 @@ from diffad.attacks.search import Material, Search
 from diffad.attacks.target import Target, batches
 
 NEAREST, WORST = 4, 4  # starting points of each kind that are tried
-FINALISTS = (
-    3  # of them that are judged again under noise, where the few draws of a step can't tell near ties apart
-)
+FINALISTS = 3  # of them that are judged again under noise: the few draws of a step can't tell near ties apart
 GREYS = 11  # flat images beside the references: the extremes of many scores, and known to everybody
 _FEATURE_BATCH = 64
 

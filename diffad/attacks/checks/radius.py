@@ -123,11 +123,10 @@ def told_apart(case: Case, result: AttackResult, floor: FloatArray) -> FloatArra
     if not case.target.noisy:
         return result.scores
     again = case.target.scores(result.images, case.names, "select")
-    once = case.target.scores(result.images, case.names, "evaluate")
     noise = np.empty(len(again))
     for label in (0, 1):
         where = case.labels == label
-        noise[where] = 2 * np.sqrt(np.mean(np.square(again - once)[where]))
+        noise[where] = 2 * np.sqrt(np.mean(np.square(again - result.scores)[where]))
     short = directions(case.labels) * (floor - result.scores)
     return np.where((short > 0) & (short <= noise), floor, result.scores)
 
