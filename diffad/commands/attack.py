@@ -32,7 +32,7 @@ from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii, smoothing_levels
 from diffad.subject import folder_name
 from diffad.tables import format_table
-from diffad.training.launch import check_world_size
+from diffad.world_size import check_world_size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from diffad.precision import exact_float32
 from diffad.results import MANIFEST, read_run, write_run
 from diffad.sources import at_sigma, load_sources
 from diffad.subject import beside_name, folder_name
-from diffad.training.launch import check_world_size
+from diffad.world_size import check_world_size
 
 
 @exact_float32()

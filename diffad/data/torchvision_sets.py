@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torchvision.datasets
 from PIL import Image
 from platformdirs import user_cache_path
 from torch import Tensor
@@ -113,6 +112,8 @@ def default_root() -> Path:
 
 def _dataset(name: str, part: str, folder: Path, download: bool) -> Any:
     published = SETS[name]
+    import torchvision.datasets  # takes two seconds: not before one of these sets is wanted
+
     reader = getattr(torchvision.datasets, published.reader)
     which = {"split": part} if name == "svhn" else {"train": part == "train"}
     try:

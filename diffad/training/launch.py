@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
 from certify.checks import InputError
 from certify.console import say
+from diffad.world_size import check_world_size, launcher_arguments, option_of
 
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -54,7 +55,7 @@ def start_accelerator(
             f"launched with {accelerator.distributed_type.value}: training supports one process or plain "
             "data parallelism (accelerate launch --multi_gpu), not sharded weights"
         )
-    launcher = _launcher_arguments()
+    launcher = launcher_arguments()
     check_world_size(accelerator.num_processes)
     if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
         _use_all_cores(launcher)
@@ -66,24 +67,9 @@ def start_accelerator(
     return accelerator
 
 
-def check_world_size(started: int) -> None:
-    """Refuse a run in which fewer processes work together than the user, or the launcher, believes."""
-    promised = int(os.environ.get("WORLD_SIZE", "1"))
-    if promised != started:
-        raise InputError(
-            f"WORLD_SIZE is {promised} but {started} process(es) work together: refusing to run apart"
-        )
-    asked = int(_option(_launcher_arguments(), "num_processes") or started)
-    if asked > started:
-        raise InputError(
-            f"accelerate launch was asked for {asked} processes and started {started}; on a CPU use: "
-            f"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {asked} ..."
-        )
-
-
 def _use_all_cores(launcher: list[str] | None) -> None:
     """Undo the single thread that `accelerate launch` sets for one process unless it was asked for."""
-    if launcher is None or _option(launcher, "num_cpu_threads_per_process") is not None:
+    if launcher is None or option_of(launcher, "num_cpu_threads_per_process") is not None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if os.environ.get("OMP_NUM_THREADS") == "1" and cores > 1:
@@ -91,29 +77,3 @@ def _use_all_cores(launcher: list[str] | None) -> None:
             f"accelerate launch set 1 thread; using {cores} (--num_cpu_threads_per_process decides otherwise)"
         )
         torch.set_num_threads(cores)
-
-
-def _launcher_arguments() -> list[str] | None:
-    """Return the words after `accelerate launch` if that started this process, else None.
-
-    Read from /proc, so on other systems than Linux nothing is known and nothing is put right.
-    """
-    try:
-        command = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
-    except OSError:
-        return None
-    for position, word in enumerate(command[:4]):
-        if word == "launch" and Path(command[position - 1]).name in ("accelerate", "accelerate.exe"):
-            return command[position + 1 :]
-        if Path(word).name == "accelerate-launch" or word == "accelerate.commands.launch":
-            return command[position + 1 :]
-    return None
-
-
-def _option(arguments: list[str] | None, name: str) -> str | None:
-    """Return the value of `--name VALUE` or `--name=VALUE`, with either spelling of the hyphens."""
-    for position, word in enumerate(arguments or []):
-        flag, equals, value = word.partition("=")
-        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
-            return value if equals else (arguments or [])[position + 1]
-    return None
