@@ -84,7 +84,11 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatAr
 
 
 def gap(curve: Curve) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Radii with the certified and the attacked value, straight between measured points, where both exist."""
+    """Radii with the certified and the attacked value where both exist, straight between measured points.
+
+    That is what is shaded, not what is proved: between two radii the certificate is that of the larger, the attack that
+    of the smaller.
+    """
     (r_low, low), (r_high, high) = curve.certified, curve.attacked
     if min(len(r_low), len(r_high)) < 2:
         empty = np.empty(0)
@@ -194,17 +198,15 @@ def _headline_legends(figure: Any, series: list[Curve], theme: Theme, columns: i
     figure.legend(handles=who, loc=place, ncols=columns, columnspacing=1.8, handlelength=1.2)
     certified = Line2D([], [], color=theme.muted, marker="o", markersize=4, linewidth=2.0)
     attacked = Line2D([], [], color=theme.muted, marker="v", markersize=4.5, linestyle=(0, (4, 2)))
-    unknown = Patch(color=theme.muted, alpha=0.25, linewidth=0)
     clean = Line2D([], [], color=theme.muted, marker="D", linestyle="")
-    shown = [attacked, certified, clean, unknown]
-    words = [
-        "attacked: the truth is at most this (smoothed: estimated)",
-        "certified: the truth is at least this",
-        "clean",
-        "not known",
-    ]
-    if beside:  # where nothing is shaded
-        shown, words = shown[:3], words[:3]
+    unknown = Patch(color=theme.muted, alpha=0.25, linewidth=0)
+    # Between the marks lines lead the eye: what is certified there is the value of the next mark.
+    keys = [(certified, "certified: at each mark the truth is at least this"), (clean, "clean")]
+    if any(len(curve.attacked[0]) for curve in series):
+        keys.insert(0, (attacked, "attacked: at each mark the truth is at most this (smoothed: estimated)"))
+        if not beside:  # else nothing is shaded
+            keys.append((unknown, "not known"))
+    shown, words = zip(*keys, strict=True)
     figure.legend(
         shown,
         words,

@@ -44,6 +44,19 @@ def test_the_headline_has_all_curves_and_the_line_at_one_half(run, tmp_path, syn
     assert len(figure.axes[0].collections) == 2  # two shaded gaps
 
 
+def test_the_legend_explains_what_is_drawn_and_no_more(run, tmp_path):
+    def keys(shown):
+        return [text.get_text().split(":")[0] for text in headline([shown]).legends[1].get_texts()]
+
+    certified = [c for c in run.of(run.subjects[0], "certified")]
+    clean = run.of(run.subjects[0], "clean")
+    assert keys(run) == ["attacked", "certified", "clean", "not known"]
+    assert keys(write_run(tmp_path / "certified", run.manifest, [*clean, *certified])) == [
+        "certified",
+        "clean",
+    ]
+
+
 def test_two_trainings_of_one_detector_are_told_apart(run, tmp_path, synthetic):
     other = synthetic.run(tmp_path / "second", detector="diffusion", smoothing="reference", seed=1)
     other = write_run(
