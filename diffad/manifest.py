@@ -136,21 +136,32 @@ def build_manifest(
     return {"format": FORMAT, "data": dict(data), "detectors": dict(detectors), "commands": [entry]}
 
 
-def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Manifest of a folder that a further command writes to; an entry of the same run is replaced."""
+def refuse_another_run(old: Mapping[str, Any], data: Mapping[str, Any], detectors: Mapping[str, str]) -> None:
+    """Refuse results of other images, or of another detector of the same name, beside those of a manifest.
+
+    Args:
+        old: manifest of the folder.
+        data: description of the images of the new results.
+        detectors: fingerprint of each detector of the new results, by name.
+    """
     for name in ("fingerprint", "resolution"):
-        before, after = old["data"][name], new["data"][name]
+        before, after = old["data"][name], data[name]
         if before != after:
             raise InputError(
                 f"run folder: holds results of {old['data']['name']} with {name} {before}, "
                 f"the new ones have {after}; write them to another folder"
             )
-    for name in set(old["detectors"]) & set(new["detectors"]):
-        if old["detectors"][name] != new["detectors"][name]:
+    for name in set(old["detectors"]) & set(detectors):
+        if old["detectors"][name] != detectors[name]:
             raise InputError(
                 f"run folder: holds results of another {name} (fingerprint {old['detectors'][name][:12]}, "
-                f"not {new['detectors'][name][:12]}); write the new ones to another folder"
+                f"not {detectors[name][:12]}); write the new ones to another folder"
             )
+
+
+def merge_manifests(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Manifest of a folder that a further command writes to; an entry of the same run is replaced."""
+    refuse_another_run(old, new["data"], new["detectors"])
     replaced = {entry["run_id"] for entry in new["commands"]}
     kept = [entry for entry in old["commands"] if entry["run_id"] not in replaced]
     return {

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from certify.checks import InputError
 from certify.files import write_atomic, write_json
 from diffad.conditions import KEY_COLUMNS, Condition
-from diffad.manifest import FORMAT, merge_manifests
+from diffad.manifest import FORMAT, merge_manifests, refuse_another_run
 from diffad.metric_rows import auroc_table, defect_table
 from diffad.rows import from_table, to_table
 from diffad.runs import Run
@@ -50,6 +50,18 @@ def write_run(
     run = Run(folder, dict(manifest), tuple(from_table(table)))
     write_json(folder / SUMMARY, summarize(run))
     return run
+
+
+def refuse_foreign(folder: Path, data: Mapping[str, Any], detectors: Mapping[str, str]) -> None:
+    """Refuse, before anything is computed, what `write_run` would refuse to put into the folder.
+
+    Args:
+        folder: run folder; one without a manifest takes anything.
+        data: from `diffad.manifest.describe_data`, the images.
+        detectors: fingerprint of each detector by name.
+    """
+    if (folder / MANIFEST).is_file():
+        refuse_another_run(read_run(folder).manifest, data, detectors)
 
 
 def _check_fresh(conditions: list[Condition], manifest: Mapping[str, Any]) -> None:

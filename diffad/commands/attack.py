@@ -28,7 +28,7 @@ from diffad.metric_rows import Row, auroc_table
 from diffad.plan import Plan, default_smoothing, load_purifier
 from diffad.precision import exact_float32
 from diffad.registry import load_detector
-from diffad.results import MANIFEST, read_run, write_run
+from diffad.results import MANIFEST, read_run, refuse_foreign, write_run
 from diffad.sources import SmoothedOptions, at_sigma, load_sources, parse_radii, smoothing_levels
 from diffad.subject import folder_name
 from diffad.tables import format_table
@@ -97,13 +97,15 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     data = split.name.replace(":", "-").replace("/", "-")
     folder = config.output_dir or Path("runs") / f"attack-{folder_name(detector.row_name)}-{data}"
     denoised_by = None if purifier is None else purifier.fingerprint()
+    described, fingerprints = describe_data(split), {detector.row_name: detector.fingerprint()}
+    refuse_another_score(folder, config, plan, denoised_by)
+    refuse_foreign(folder, described, fingerprints)
     identity = {
-        "detector": detector.fingerprint(),
+        "detector": fingerprints[detector.row_name],
         "purifier": denoised_by,
         "sources": {name: source.fingerprint() for name, source in sources.items()},
         "compile": config.compile,
     }
-    refuse_another_score(folder, config, plan, denoised_by)
     store = AttackStore(folder / "draws" / "attack", identity, shard)
     reached = attack_detector(detector, split, plan, options, purifier=purifier, store=store)
     evidence = gather_evidence(detector, split, plan, reached, purifier=purifier, store=store)
@@ -124,8 +126,8 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     manifest = build_manifest(
         "diffad attack",
         {**asdict(config), **chosen, "source_detectors": identity["sources"]},
-        data=describe_data(split),
-        detectors={detector.row_name: detector.fingerprint()},
+        data=described,
+        detectors=fingerprints,
         seeds={"attack": config.seed, "evaluate": config.seed, "evidence": config.seed + 1},
         started=started,
         device=config.device,

@@ -25,7 +25,7 @@ from diffad.manifest import build_manifest, describe_data, now
 from diffad.metric_rows import auroc_table
 from diffad.plan import Plan, baseline_plan, default_smoothing, lipschitz_term, load_purifier, score_name_of
 from diffad.precision import exact_float32
-from diffad.results import MANIFEST, read_run, write_run
+from diffad.results import MANIFEST, read_run, refuse_foreign, write_run
 from diffad.sources import at_sigma, load_sources
 from diffad.subject import beside_name, folder_name
 from diffad.world_size import check_world_size
@@ -60,6 +60,10 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         return None
     folder = config.output_dir or default_folder(config, detector, split, plan)
     refuse_other_options(folder, config, plan)
+    described, fingerprints = describe_data(split), {detector.row_name: detector.fingerprint()}
+    store_folder = folder / "draws" / folder_name(detector.row_name)
+    if not store_folder.exists():  # else the draws refuse it, and name the option that differs
+        refuse_foreign(folder, described, fingerprints)
     console.say(
         f"certifying {detector.name} on {split.name}, {len(split.test)} test images at "
         f"{split.resolution} x {split.resolution}, way {plan.smoothing}"
@@ -69,12 +73,11 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
         detector,
         split,
         plan,
-        store_folder=folder / "draws" / folder_name(detector.row_name),
+        store_folder=store_folder,
         purifier=purifier,
         shard=shard,
     )
     clean = conditions[0]
-    fingerprints = {detector.row_name: detector.fingerprint()}
     if config.baselines:
         skip = set() if config.closed_form else {"closed_form"}
         if default_smoothing(detector) == plan.smoothing:
@@ -93,7 +96,7 @@ def certify(config: CertifyConfig, argv: list[str]) -> Path | None:
             "arguments": detector.config(),
             "lipschitz": {detector.row_name: lipschitz_term(detector, plan.smoothing)},
         },
-        data=describe_data(split),
+        data=described,
         detectors=fingerprints,
         seeds={"certify": plan.seed},
         started=started,

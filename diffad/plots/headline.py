@@ -201,7 +201,10 @@ def _headline_legends(figure: Any, series: list[Curve], theme: Theme, columns: i
     clean = Line2D([], [], color=theme.muted, marker="D", linestyle="")
     unknown = Patch(color=theme.muted, alpha=0.25, linewidth=0)
     # Between the marks lines lead the eye: what is certified there is the value of the next mark.
-    keys = [(certified, "certified: at each mark the truth is at least this"), (clean, "clean")]
+    keys: list[tuple[Any, str]] = [
+        (certified, "certified: at each mark the truth is at least this"),
+        (clean, "clean"),
+    ]
     if any(len(curve.attacked[0]) for curve in series):
         keys.insert(0, (attacked, "attacked: at each mark the truth is at most this (smoothed: estimated)"))
         if not beside:  # else nothing is shaded

@@ -187,6 +187,36 @@ def test_beside_a_certificate_n_and_seed_are_free_and_its_percentile_is_not(caps
     assert (kept.seed, kept.bounds.lower.tolist()) == (0, clean.bounds.lower.tolist())
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "digits", "--normal_class", "7"], "holds results of digits:8 with fingerprint"),
+        (
+            ["--data", "digits", "--normal_class", "8", "--data_seed", "1"],
+            "holds results of digits:8 with fingerprint",
+        ),
+        (
+            ["--data", "digits", "--normal_class", "8", "--fit_sigma", "0.1"],
+            "holds results of another pixel_nn",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["attack", "--eps", "0.1", "--checks", "none"], ["certify", "--no_examples"]]
+)
+def test_what_a_folder_cannot_take_is_refused_before_anything_is_computed(
+    command, words, message, capsys
+) -> None:
+    assert main(["attack", *QUICK]) == console.DONE
+    before = sorted(Path("attacked").rglob("*"))
+    capsys.readouterr()
+    run, options = (main, command) if command[0] == "attack" else (certify, command[1:])
+    shared = ["--detector", "pixel_nn", "--resolution", "8", "--limit", "4", "--output_dir", "attacked"]
+    assert run([*options, *shared, *words]) == console.FAILED
+    assert message in capsys.readouterr().err
+    assert sorted(Path("attacked").rglob("*")) == before
+
+
 def test_clean_rows_of_an_earlier_attack_are_replaced(tmp_path) -> None:
     """Those of a certificate stay; nothing else vouches that the earlier ones are of the score attacked now."""
     images = TestedImages(np.arange(2), ("a", "b"), np.array([0, 1]), ("good", "hole"))
