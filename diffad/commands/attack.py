@@ -90,16 +90,16 @@ def attack(config: AttackConfig, argv: Sequence[str]) -> Path:
     detector = at_sigma(detector, plan.smoothing, plan.sigma, config.inner_sigma)
     sources, purifier = load_transfer_sources(config, split), load_purifier(config.purifier)
     options = options_of(config, radii, sources)
-    console.say(
-        f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
-        f"{', '.join(f'{radius:g}' for radius in radii)}, {options.name}"
-    )
     data = split.name.replace(":", "-").replace("/", "-")
     folder = config.output_dir or Path("runs") / f"attack-{folder_name(detector.row_name)}-{data}"
     denoised_by = None if purifier is None else purifier.fingerprint()
     described, fingerprints = describe_data(split), {detector.row_name: detector.fingerprint()}
     refuse_another_score(folder, config, plan, denoised_by)
     refuse_foreign(folder, described, fingerprints)
+    console.say(
+        f"attacking {detector.name} on {split.name}, {len(split.test)} test images, {config.norm} "
+        f"{', '.join(f'{radius:g}' for radius in radii)}, {options.name}"
+    )
     identity = {
         "detector": fingerprints[detector.row_name],
         "purifier": denoised_by,

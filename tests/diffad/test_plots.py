@@ -48,8 +48,7 @@ def test_the_legend_explains_what_is_drawn_and_no_more(run, tmp_path):
     def keys(shown):
         return [text.get_text().split(":")[0] for text in headline([shown]).legends[1].get_texts()]
 
-    certified = [c for c in run.of(run.subjects[0], "certified")]
-    clean = run.of(run.subjects[0], "clean")
+    clean, certified = (run.of(run.subjects[0], condition) for condition in ("clean", "certified"))
     assert keys(run) == ["attacked", "certified", "clean", "not known"]
     assert keys(write_run(tmp_path / "certified", run.manifest, [*clean, *certified])) == [
         "certified",
