@@ -26,6 +26,27 @@ from diffad.attacks.objective import check_eval_mode
 
 PairScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _STORED_SEED = 0
+# Images of one call of a reconstruction, draws times images: a small network wastes a third of its time on fewer
+# (16 x 16, one core: .62 ms an image at 25, .49 at 50, .39 at 200 and 400), and more cost memory alone.
+_IMAGES_A_CALL = 256
+
+
+def mean_over_draws(
+    pair: PairScore,
+    reconstruct: Reconstruct,
+    images: Float[Tensor, "b c h w"],
+    sigma: float,
+    draws: Float[Tensor, "draws c h w"],
+) -> Float[Tensor, " b"]:
+    """Return the mean over draws e of `pair(x, reconstruct(x + sigma e, sigma))`; several draws share a call."""
+    count = images.shape[0]  # len would fix the batch of an exported graph
+    together = 1 if torch.compiler.is_exporting() else max(1, _IMAGES_A_CALL // max(1, count))
+    total = torch.zeros(count, dtype=images.dtype, device=images.device)
+    for some in torch.split(draws, together):
+        noisy = (images + sigma * some[:, None]).flatten(0, 1)
+        references = images.expand(len(some), *images.shape).flatten(0, 1)
+        total = total + pair(references, reconstruct(noisy, sigma)).view(len(some), count).sum(0)
+    return total / len(draws)
 
 
 @dataclass(frozen=True)
@@ -49,10 +70,7 @@ class ReconstructionScore:
     ) -> Float[Tensor, " b"]:
         """Return the mean (b,) over the draws, by default the stored ones; differentiable."""
         draws = (self.noise if noise is None else noise).to(images)
-        parts = [
-            self.score_pair(images, self.reconstruct(images + self.sigma * e, self.sigma)) for e in draws
-        ]
-        return torch.stack(parts).mean(0)
+        return mean_over_draws(self.score_pair, self.reconstruct, images, self.sigma, draws)
 
     def __call__(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return `score`."""

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from certify.checks import InputError, check_choice, check_positive
 from certify.types import ScoreFunction
 from diffad.attacks.gradients import Reconstruct, processes_of
-from diffad.attacks.reconstruction import ReconstructionScore
+from diffad.attacks.reconstruction import ReconstructionScore, mean_over_draws
 from diffad.attacks.summaries import MAP_SUMMARIES
 from diffad.detector import Detector
 from diffad.diffusion.model import Denoiser
@@ -234,13 +234,8 @@ class DiffusionDetector(Detector):
         return pair_lipschitz(self.score_name, self.image_shape, self.scales, self.filter_size)
 
     def _score(self, images: Tensor, noise: Tensor | None) -> Tensor:
-        total = torch.zeros(
-            images.shape[0], device=images.device
-        )  # len would fix the batch of an exported graph
-        noises = self.noise_ if noise is None else noise.to(images)
-        for one in noises:
-            total = total + self.score_pair(images, self._reconstruct(images + self.sigma * one, self.sigma))
-        return total / len(noises)
+        draws = self.noise_ if noise is None else noise.to(images)
+        return mean_over_draws(self.score_pair, self._reconstruct, images, self.sigma, draws)
 
     @torch.no_grad()
     def anomaly_map(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:

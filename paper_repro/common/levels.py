@@ -57,10 +57,9 @@ def measured(name: str, logits: Logits, split: LabelledSplit, sigma: float, budg
         logits, test.images, n0=budget.n0, n=budget.n, alpha=budget.alpha, **options
     )
     spent = {"steps": budget.attack_steps, "eot": budget.eot, "n": budget.n}
-    attacked = {
-        radius: attacked_accuracy(logits, test.images, test.labels, certified, eps=radius, **spent, **options)
-        for radius in budget.attacked
-    }
+    attacked = attacked_accuracy(
+        logits, test.images, test.labels, certified, radii=budget.attacked, **spent, **options
+    )
     return Level(
         name=name,
         certified=dict(zip(RADII, certified.accuracy(test.labels, RADII), strict=True)),

@@ -122,6 +122,25 @@ def test_no_other_detector_takes_the_place_of_the_denoiser(modules, tmp_path) ->
         measures.behind(tmp_path / "other", lambda images: images, 0.25)
 
 
+def test_each_radius_is_attacked_as_if_it_were_alone(modules) -> None:
+    """The clean scores are shared, nothing else; the attack finds the nearer class, and no certified image falls."""
+    classifiers = modules("common.classifiers")
+    images = torch.tensor([0.1, 0.4, 0.55, 0.9])[:, None, None, None]
+    labels = torch.tensor([0, 0, 1, 1])
+
+    def logits(noisy: torch.Tensor) -> torch.Tensor:
+        return torch.cat([0.5 - noisy.flatten(1), noisy.flatten(1) - 0.5], dim=1)
+
+    certified = classifiers.certify_classifier(logits, images, sigma=0.2, n0=50, n=500, alpha=0.01, seed=0)
+    spent = {"sigma": 0.2, "steps": 3, "eot": 4, "n": 300, "seed": 0}
+
+    def attacked(*radii: float) -> dict[float, tuple[float, int]]:
+        return classifiers.attacked_accuracy(logits, images, labels, certified, radii=radii, **spent)
+
+    found = attacked(0.02, 0.2)
+    assert found == {**attacked(0.02), **attacked(0.2)} == {0.02: (1.0, 0), 0.2: (0.5, 0)}
+
+
 @pytest.mark.parametrize("paper", ["cohen2019", "carlini2022"])
 def test_the_recorded_levels_are_those_of_the_preset(modules, tmp_path, paper) -> None:
     run, recorded = modules("run", paper), modules("common.recorded")

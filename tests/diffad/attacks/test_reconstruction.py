@@ -7,6 +7,7 @@ from torch import Tensor
 
 from certify.checks import InputError
 from diffad.attacks import RandomTarget, ReconstructionScore, attack, purified
+from diffad.attacks.reconstruction import mean_over_draws
 from diffad.baselines.pixel_nn import PixelNN
 
 SHAPE = (1, 4, 4)
@@ -48,6 +49,28 @@ def test_the_score_is_the_mean_over_the_draws_of_what_the_pair_score_says():
     singles = [pair(images(), MEAN + (images() + 0.1 * e - MEAN) / 2) for e in score.noise]
     torch.testing.assert_close(score(images()), torch.stack(singles).mean(0))
     torch.testing.assert_close(score(images(), score.noise[1:2]), singles[1])
+
+
+@pytest.mark.parametrize(("count", "calls"), [(1, [7]), (60, [240, 180]), (100, [200] * 3 + [100]), (300, [300] * 7)])
+def test_draws_share_a_call_as_far_as_its_images_go(count, calls):
+    """Several draws at once change neither the mean nor its gradient, and keep each draw with its own image."""
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.rand(count, *SHAPE, generator=generator, dtype=torch.float64)
+    draws = torch.randn(7, *SHAPE, generator=generator, dtype=torch.float64)
+    seen: list[int] = []
+
+    def reconstruct(noisy: Tensor, sigma: float) -> Tensor:
+        seen.append(len(noisy))
+        return MEAN + (noisy - MEAN) ** 2
+
+    images = clean.clone().requires_grad_()
+    found = mean_over_draws(pair, reconstruct, images, 0.1, draws)
+    (gradient,) = torch.autograd.grad(found.sum(), images)
+    assert seen == calls
+    one = clean.clone().requires_grad_()
+    expected = torch.stack([pair(one, reconstruct(one + 0.1 * e, 0.1)) for e in draws]).mean(0)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), one)[0])
 
 
 def test_a_surrogate_replaces_one_part():
