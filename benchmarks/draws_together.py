@@ -1,4 +1,4 @@
-"""What is saved where the draws of a diffusion detector share a network call: `benchmarks/draws_together.py --network DIR`.
+"""What is saved where the draws of a diffusion detector share a network call: `draws_together.py --network DIR`.
 
 The detector's score, which takes as many draws a call as `diffad.attacks.reconstruction` allows, and the same mean with
 a call for each draw take turns, with and without a gradient. Ratios of the medians of processor time of one thread, so
@@ -57,7 +57,9 @@ def main() -> int:
     torch.set_num_threads(1)
     detector = load_detector(options.network)
     if not isinstance(detector, DiffusionDetector) or detector.image_shape is None:
-        parser.error(f"--network: {options.network} holds a {detector.name}, need a fitted diffusion detector")
+        parser.error(
+            f"--network: {options.network} holds a {detector.name}, need a fitted diffusion detector"
+        )
     found: dict[str, object] = {"draws": len(detector.noise_), "image_shape": detector.image_shape}
     for batch in options.batches:
         images = torch.rand(batch, *detector.image_shape, generator=torch.Generator().manual_seed(0))

@@ -138,6 +138,7 @@ PAPER_PROBLEM = Problem(
 )  # fmt: skip
 SMOKE_FLAGS = ("--smoke", "--max_train_steps", "3", "--save_images_steps", "3", "--logging_steps", "1")
 SMOKE = Preset({"digits": DIGITS}, (0,), 4, 2, SMOKE_FLAGS, checks="none")
-CPU = Preset({"digits": DIGITS, "cifar10": CIFAR10}, (0, 1, 2), 50, 20)
+# The tables hold a third seed (`--seeds 2`); with it a slow processor takes more than half an hour.
+CPU = Preset({"digits": DIGITS, "cifar10": CIFAR10}, (0, 1), 50, 20)
 PAPER = Preset({"cifar10": PAPER_PROBLEM}, (0, 1, 2), 500, 100)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "paper": PAPER}

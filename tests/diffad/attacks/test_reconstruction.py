@@ -51,7 +51,9 @@ def test_the_score_is_the_mean_over_the_draws_of_what_the_pair_score_says():
     torch.testing.assert_close(score(images(), score.noise[1:2]), singles[1])
 
 
-@pytest.mark.parametrize(("count", "calls"), [(1, [7]), (60, [240, 180]), (100, [200] * 3 + [100]), (300, [300] * 7)])
+@pytest.mark.parametrize(
+    ("count", "calls"), [(1, [7]), (60, [240, 180]), (100, [200] * 3 + [100]), (300, [300] * 7)]
+)
 def test_draws_share_a_call_as_far_as_its_images_go(count, calls):
     """Several draws at once change neither the mean nor its gradient, and keep each draw with its own image."""
     generator = torch.Generator().manual_seed(3)
