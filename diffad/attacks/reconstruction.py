@@ -26,9 +26,10 @@ from diffad.attacks.objective import check_eval_mode
 
 PairScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _STORED_SEED = 0
-# Images of one call of a reconstruction, draws times images: a small network wastes a third of its time on fewer
-# (16 x 16, one core: .62 ms an image at 25, .49 at 50, .39 at 200 and 400), and more cost memory alone.
-_IMAGES_A_CALL = 256
+# Pixel values of one call of a reconstruction where several draws share it: 512 grey images of 16 x 16, 42 of 32 x 32 in
+# colour, single draws of large ones. A small network wastes a third of its time on few images (16 x 16, one core: .62 ms
+# each at 25, .49 at 50, .39 at 200 and 400); more would cost memory, which is for `batch_size` to decide.
+_VALUES_A_CALL = 2**17
 
 
 def mean_over_draws(
@@ -40,7 +41,7 @@ def mean_over_draws(
 ) -> Float[Tensor, " b"]:
     """Return the mean over draws e of `pair(x, reconstruct(x + sigma e, sigma))`; several draws share a call."""
     count = images.shape[0]  # len would fix the batch of an exported graph
-    together = 1 if torch.compiler.is_exporting() else max(1, _IMAGES_A_CALL // max(1, count))
+    together = 1 if torch.compiler.is_exporting() else max(1, _VALUES_A_CALL // max(1, images.numel()))
     total = torch.zeros(count, dtype=images.dtype, device=images.device)
     for some in torch.split(draws, together):
         noisy = (images + sigma * some[:, None]).flatten(0, 1)

@@ -76,7 +76,7 @@ def test_every_training_has_a_configuration_that_its_command_accepts(atd, words)
 
 
 def test_given_backbones_serve_their_seeds_and_the_last_one_the_rest(atd) -> None:
-    plan = planned(atd, "--preset", "cpu", "--only", "cifar10", *GIVEN)
+    plan = planned(atd, "--preset", "cpu", "--only", "cifar10", "--seeds", "0", "1", "2", *GIVEN)
     assert [str(plan.backbone("cifar10", "robust", seed)) for seed in plan.seeds] == ["r0", "r1", "r1"]
     assert {str(plan.backbone("cifar10", "standard", seed)) for seed in plan.seeds} == {"s0"}
     assert plan.problems["cifar10"].outliers == ("{mnist}", "textures")  # no tiles without their folder

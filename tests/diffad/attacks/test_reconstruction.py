@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from certify.checks import InputError
-from diffad.attacks import RandomTarget, ReconstructionScore, attack, purified
-from diffad.attacks.reconstruction import mean_over_draws
+from diffad.attacks import RandomTarget, ReconstructionScore, attack, purified, reconstruction
 from diffad.baselines.pixel_nn import PixelNN
 
 SHAPE = (1, 4, 4)
@@ -54,23 +53,24 @@ def test_the_score_is_the_mean_over_the_draws_of_what_the_pair_score_says():
 @pytest.mark.parametrize(
     ("count", "calls"), [(1, [7]), (60, [240, 180]), (100, [200] * 3 + [100]), (300, [300] * 7)]
 )
-def test_draws_share_a_call_as_far_as_its_images_go(count, calls):
+def test_draws_share_a_call_as_far_as_its_values_go(count, calls, monkeypatch):
     """Several draws at once change neither the mean nor its gradient, and keep each draw with its own image."""
+    monkeypatch.setattr(reconstruction, "_VALUES_A_CALL", 256 * 16)
     generator = torch.Generator().manual_seed(3)
     clean = torch.rand(count, *SHAPE, generator=generator, dtype=torch.float64)
     draws = torch.randn(7, *SHAPE, generator=generator, dtype=torch.float64)
     seen: list[int] = []
 
-    def reconstruct(noisy: Tensor, sigma: float) -> Tensor:
+    def keep(noisy: Tensor, sigma: float) -> Tensor:
         seen.append(len(noisy))
         return MEAN + (noisy - MEAN) ** 2
 
     images = clean.clone().requires_grad_()
-    found = mean_over_draws(pair, reconstruct, images, 0.1, draws)
+    found = reconstruction.mean_over_draws(pair, keep, images, 0.1, draws)
     (gradient,) = torch.autograd.grad(found.sum(), images)
     assert seen == calls
     one = clean.clone().requires_grad_()
-    expected = torch.stack([pair(one, reconstruct(one + 0.1 * e, 0.1)) for e in draws]).mean(0)
+    expected = torch.stack([pair(one, keep(one + 0.1 * e, 0.1)) for e in draws]).mean(0)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), one)[0])
 
