@@ -26,9 +26,9 @@ from diffad.attacks.objective import check_eval_mode
 
 PairScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _STORED_SEED = 0
-# Pixel values of one call of a reconstruction where several draws share it: 512 grey images of 16 x 16, 42 of 32 x 32 in
-# colour, single draws of large ones. A small network wastes a third of its time on few images (16 x 16, one core: .62 ms
-# each at 25, .49 at 50, .39 at 200 and 400); more would cost memory, which is for `batch_size` to decide.
+# Pixel values of one call of a reconstruction where several draws share it: 512 grey images of 16 x 16, 42 of
+# 32 x 32 in colour, single draws of large ones. A small network wastes a third of its time on few images (16 x 16,
+# one core: .62 ms each at 25, .49 at 50, .39 at 200 and 400); more would cost memory, which `batch_size` decides on.
 _VALUES_A_CALL = 2**17
 
 

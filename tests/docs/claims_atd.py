@@ -114,8 +114,8 @@ CLAIMS: list[Claim] = [
          *spread(ROWS, **where("detectors", "atd") | {"set": "textures"})),
     text("Frozen as initialised {} ± {}, without one {} ± {}, trained {} ± {}.", *ablation("frozen_generator"),
          *ablation("no_generator"), *spread(ROWS, **where("detectors", "atd"))),
-    text("trained generator {} and {} instead of {} and {}, frozen {} and {} instead of {} and {}, none {} and {} instead of "
-         "{} and {}, no attacker {} and {} instead of {} and {}, alpha 0 {} and {} instead of {} and {}.",
+    text("trained generator {} and {} instead of {} and {}, frozen {} and {} instead of {} and {}, none {} and {} "
+         "instead of {} and {}, no attacker {} and {} instead of {} and {}, alpha 0 {} and {} instead of {} and {}.",
          *repeated("atd", "frozen_generator", "no_generator", "no_attacker", "alpha-0")),
     text("The standard extractor ({} and {})", *repeated("standard_extractor")[:2]),
     text("alpha 0 (generator alone) {}, .25 {}, .5 {}, .75 {}, 1 (open set alone) {}", ablation("alpha-0")[0],
