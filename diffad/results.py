@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from certify.checks import InputError
@@ -100,7 +101,8 @@ def read_run(folder: Path | str) -> Run:
             )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        table = pq.read_table(folder / ROWS)
+        # in one piece: by its path the file is opened twice, and another process may replace it in between
+        table = pq.read_table(pa.BufferReader((folder / ROWS).read_bytes()))
     except (ValueError, OSError) as error:
         raise InputError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error
     if manifest.get("format") != FORMAT:

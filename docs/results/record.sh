@@ -228,6 +228,10 @@ others) # detectors of other libraries beside the toolkit's, on textures; needs 
   fi
   $bin/diffad attack --detector anomalib:Patchcore,weights=runs/resnet18-cifar10.safetensors --data mvtec:magnetic_tile --resolution 64 \
     --limit 20 --smoothing plain --norm linf --eps 2/255 --method ensemble --steps 50 --checks mandatory --output_dir $o/patchcore-64
+  for d in others cobra atd; do
+    cp runs/textures-$d/manifest.json $o/training-$d.json
+  done
+  cp runs/textures-others/selection.json $o/selection-reference.json
   $bin/diffad compare $o $o-padim --output_dir $o
   ;;
 *)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from certify.checks import InputError
+from certify.files import write_atomic
 from certify.types import ScoreBounds
 from diffad.conditions import Subject, TestedImages, attack_condition, clean_condition
 from diffad.results import read_run, write_run
@@ -66,6 +68,29 @@ def test_a_second_command_adds_conditions_and_replaces_its_own_whole(tmp_path, s
     assert len(run.conditions) == len(conditions) + 1
     (now_clean,) = run.of(SUBJECT, "clean")
     np.testing.assert_array_equal(now_clean.bounds.lower, scores)  # ten rows, none of the forty older ones
+
+
+def test_a_folder_can_be_read_while_another_process_writes_to_it(tmp_path, synthetic):
+    conditions = synthetic.conditions(SUBJECT)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for shown in (conditions[:1], conditions):  # files of different length
+                table = to_table(shown)
+                write_atomic(
+                    tmp_path / "images.parquet", lambda path, table=table: pq.write_table(table, path)
+                )
+
+    write_run(tmp_path, synthetic.manifest(), conditions)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        counts = {len(read_run(tmp_path).conditions) for _ in range(200)}
+    finally:
+        stop.set()
+        writer.join()
+    assert counts <= {1, len(conditions)}
 
 
 def test_the_same_command_again_keeps_one_entry(tmp_path, synthetic):
