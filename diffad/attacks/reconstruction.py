@@ -9,6 +9,7 @@ stored draws, may differentiate them with `objective=name`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,10 +27,10 @@ from diffad.attacks.objective import check_eval_mode
 
 PairScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _STORED_SEED = 0
-# Pixel values of one call of a reconstruction where several draws share it: 512 grey images of 16 x 16, 42 of
-# 32 x 32 in colour, single draws of large ones. A small network wastes a third of its time on few images (16 x 16,
-# one core: .62 ms each at 25, .49 at 50, .39 at 200 and 400); more would cost memory, which `batch_size` decides on.
-_VALUES_A_CALL = 2**17
+# Pixel values of one call of a reconstruction where several draws share it: 256 grey images of 16 x 16, 21 of
+# 32 x 32 in colour, single draws of large ones, whose memory is what counts. A small network wastes a third of its
+# time on few images (16 x 16, one core: .62 ms each at 25, .49 at 50, .39 at 200 and 400).
+_VALUES_A_CALL = 2**16
 
 
 def mean_over_draws(
@@ -39,11 +40,18 @@ def mean_over_draws(
     sigma: float,
     draws: Float[Tensor, "draws c h w"],
 ) -> Float[Tensor, " b"]:
-    """Return the mean over draws e of `pair(x, reconstruct(x + sigma e, sigma))`; several draws share a call."""
+    """Return the mean over draws e of `pair(x, reconstruct(x + sigma e, sigma))`; several draws share a call.
+
+    Raises:
+        InputError: no draws.
+    """
+    if len(draws) == 0:
+        raise InputError("mean over draws of the noise: got none; fit the detector, or give at least one")
     count = images.shape[0]  # len would fix the batch of an exported graph
-    together = 1 if torch.compiler.is_exporting() else max(1, _VALUES_A_CALL // max(1, images.numel()))
+    exported = torch.compiler.is_exporting()
+    together = 1 if exported else max(1, _VALUES_A_CALL // max(1, images.numel()))
     total = torch.zeros(count, dtype=images.dtype, device=images.device)
-    for some in torch.split(draws, together):
+    for some in draws.chunk(math.ceil(len(draws) / together)):  # of one size where that is possible
         noisy = (images + sigma * some[:, None]).flatten(0, 1)
         references = images.expand(len(some), *images.shape).flatten(0, 1)
         total = total + pair(references, reconstruct(noisy, sigma)).view(len(some), count).sum(0)

@@ -75,6 +75,11 @@ def test_draws_share_a_call_as_far_as_its_values_go(count, calls, monkeypatch):
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), one)[0])
 
 
+def test_a_mean_over_no_draws_is_refused():
+    with pytest.raises(InputError, match="got none"):
+        build().score(images(), torch.empty(0, *SHAPE))
+
+
 def test_a_surrogate_replaces_one_part():
     twice = build(
         pairs={"twice": lambda x, r: 2 * pair(x, r)}, processes={"none": lambda noisy, sigma: noisy}
